@@ -2,6 +2,7 @@
 
 from . import transforms
 from .access import (
+    column_of,
     dataset_of,
     datasets_of,
     described_datasets,
@@ -15,6 +16,7 @@ from .multimodal_dataset import MultiModalDataset
 __all__ = [
     'MultiModalDataset',
     'collate_batch',
+    'column_of',
     'dataset_of',
     'datasets_of',
     'described_datasets',

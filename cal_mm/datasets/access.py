@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import ClassBalancedDataset, RepeatDataset
+from torch.utils.data import Subset
 
 from .multimodal_dataset import MultiModalDataset
 
 __all__ = [
+    'column_of',
     'dataset_of',
     'datasets_of',
     'described_datasets',
@@ -62,6 +65,47 @@ def dataset_of(holder: Any) -> MultiModalDataset:
             + ('; use datasets_of for several' if found else '')
         )
     return found[0]
+
+
+def column_of(holder: Any, name: str) -> np.ndarray | None:
+    """One fact of every sample of ``holder``, in its order, without decoding a sample.
+
+    Looks through ``Subset``, ``ConcatDataset``, ``RepeatDataset`` and ``ClassBalancedDataset``.
+
+    Args:
+        holder: a dataset, or a wrapper of one or of several.
+        name: ``labels``, ``groups`` or ``sample_ids``.
+
+    Returns:
+        [N], or None where a dataset behind it does not tell (a user's own without such a property).
+
+    Raises:
+        ValueError: a dataset tells another number of them than it has samples.
+    """
+    own = getattr(holder, name, None)
+    if own is not None:
+        found = np.asarray(own)
+        if found.shape != (len(holder),):
+            raise ValueError(
+                f'{type(holder).__name__}.{name} must have one entry for each of its '
+                f'{len(holder)} samples, got the shape {list(found.shape)}'
+            )
+        return found
+    if hasattr(holder, 'datasets'):
+        parts = [column_of(inner, name) for inner in holder.datasets]
+        known = [part for part in parts if part is not None]
+        return np.concatenate(known) if known and len(known) == len(parts) else None
+    inner = column_of(holder.dataset, name) if hasattr(holder, 'dataset') else None
+    if inner is None:
+        return None
+    if isinstance(holder, Subset):
+        return inner[np.asarray(holder.indices, dtype=np.int64)]
+    if isinstance(holder, RepeatDataset):
+        return np.tile(inner, holder.times)
+    if isinstance(holder, ClassBalancedDataset):
+        return inner[np.asarray(holder.repeat_indices, dtype=np.int64)]
+    # a wrapper of somebody's own: it keeps the order only if it keeps the number
+    return inner if len(inner) == len(holder) else None
 
 
 def set_dataset_epoch(holder: Any, epoch: int) -> None:

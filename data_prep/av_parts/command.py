@@ -10,7 +10,7 @@ from typing import Any
 from data_prep.common import DatasetSpec, WriteReport, write_dataset
 from data_prep.common.video import FrameOptions
 
-from .audit import audit, repair, unique_ids
+from .audit import Finding, audit, repair, unique_ids
 from .clips import Clip, ClipOptions, convert, stamp
 
 __all__ = ['add_clip_arguments', 'prepare_clips', 'shared_arguments']
@@ -130,6 +130,9 @@ def prepare_clips(
     """
     stamped = {s: [_completed(c, options) for c in clips] for s, clips in splits.items()}
     found = audit(stamped, groups)
+    odd = tuple(facts.get('names_not_understood', ()))
+    if odd:
+        found.append(Finding('files whose name is no id of this dataset, left out', odd))
     for finding in found:
         print(f'check: {finding}', file=sys.stderr)
     listed = {s: len(clips) for s, clips in stamped.items()}

@@ -99,7 +99,10 @@ def write_dataset(
             manifest = _build(
                 partial, spec, splits, convert, versions, source, workers, shard_size, progress
             )
-            if existing and existing['digest'] == manifest['digest']:
+            same = existing is not None and all(
+                existing.get(key) == manifest[key] for key in ('digest', 'identity')
+            )
+            if existing and same:
                 shutil.rmtree(partial)
                 return _report(out, existing, up_to_date=True)
             if existing and not overwrite:

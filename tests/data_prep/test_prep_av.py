@@ -467,6 +467,9 @@ def test_crema_d_folders_and_names(crema_copy: Path, tmp_path: Path, capsys) -> 
     assert sum(report.counts.values()) == 48
     assert report.bad == []
     assert read_manifest(tmp_path / 'out')['facts']['names_not_understood'] == ['notes']
+    assert (
+        '1 files whose name is no id of this dataset, left out (notes)' in capsys.readouterr().err
+    )
     # the table names a clip that no folder holds
     with (crema_copy / 'processedResults' / 'summaryTable.csv').open('a', newline='') as f:
         csv.writer(f).writerow([99, '1005_DFA_ANG_XX', 'A', '1'])

@@ -212,6 +212,16 @@ def test_another_dataset_needs_overwrite(tmp_path: Path, spec: DatasetSpec) -> N
     assert {p.name for p in tmp_path.iterdir()} == {'d'}
 
 
+def test_overwrite_renews_the_manifest_of_the_same_samples(
+    tmp_path: Path, spec: DatasetSpec
+) -> None:
+    out = tmp_path / 'd'
+    old = write_dataset(out, spec, ready())
+    other = DatasetSpec('tiny', '2', 'none', spec.classes, spec.modalities)
+    assert write_dataset(out, other, ready(), overwrite=True).digest == old.digest
+    assert read_manifest(out)['version'] == '2'
+
+
 def test_overwrite_never_deletes_what_is_no_dataset(tmp_path: Path, spec: DatasetSpec) -> None:
     (tmp_path / 'd').mkdir()
     (tmp_path / 'd' / 'thesis.txt').write_text('years of work')

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from cal_mm.datasets import (
     MultiModalDataset,
+    column_of,
     dataset_of,
     datasets_of,
     feature_statistics,
@@ -252,6 +253,21 @@ def test_wrappers(prepared):
     assert (first.epoch, second.epoch) == (4, 0)
     with pytest.raises(TypeError, match='found 0'):
         dataset_of([1, 2])
+
+
+def test_columns_behind_wrappers(prepared):
+    first, second = build(prepared), build(prepared, split='test')
+    for name in ('labels', 'groups', 'sample_ids'):
+        a, b = np.asarray(getattr(first, name)), np.asarray(getattr(second, name))
+        joined = ConcatDataset([first, second], ignore_keys=['split'])
+        assert column_of(joined, name).tolist() == [*a, *b]
+        nested = Subset(RepeatDataset(first, 2), [len(first) + 3, 1])
+        assert column_of(nested, name).tolist() == [a[3], a[1]]
+    balanced = ClassBalancedDataset(first, 0.9)
+    ids = [balanced[i]['sample_id'] for i in range(len(balanced))]
+    assert column_of(balanced, 'sample_ids').tolist() == ids
+    assert len(ids) > len(set(ids))
+    assert column_of(torch.utils.data.ConcatDataset([first, [1, 2]]), 'labels') is None
 
 
 def test_lazy_init_knows_its_metainfo(prepared):

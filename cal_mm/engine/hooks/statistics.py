@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 
+from cal_mm.datasets import column_of
 from cal_mm.registry import HOOKS
 
 from .progress import unwrap
@@ -29,9 +30,16 @@ class DataStatisticsHook(Hook):
         preprocessor: Any = getattr(model, 'data_preprocessor', None)
         if hasattr(preprocessor, 'fit'):
             preprocessor.fit(dataset)
-        labels = getattr(dataset, 'labels', None)
-        if labels is not None and hasattr(model, 'set_class_prior'):
-            counts = np.bincount(np.asarray(labels), minlength=model.num_classes)
+        if not hasattr(model, 'set_class_prior'):
+            return
+        labels = column_of(dataset, 'labels')
+        if labels is None:
+            runner.logger.warning(
+                f'{type(dataset).__name__} does not tell its labels (property `labels`, int [N]): '
+                f'the class prior stays uniform'
+            )
+        else:
+            counts = np.bincount(labels, minlength=model.num_classes)
             if len(counts) > model.num_classes:
                 raise ValueError(_too_few_classes(model.num_classes, len(counts), dataset))
             model.set_class_prior(torch.as_tensor(counts))

@@ -4,10 +4,10 @@ source.
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from cal_mm.datasets import column_of
 from cal_mm.models.contribution import ContributionEstimate, ContributionTracker
 from cal_mm.models.contribution.functional import (
     CoalitionPlan,
@@ -185,6 +185,15 @@ def estimate_from_predictions(
     return ContributionEstimate(information, mean_conf, weights, error, details)
 
 
+def _groups(dataset: Any) -> list[str] | None:
+    """What must stay in one fold: samples of one group, and the same sample repeated."""
+    groups, ids = column_of(dataset, 'groups'), column_of(dataset, 'sample_ids')
+    if groups is None or ids is None:
+        known = groups if ids is None else ids
+        return None if known is None else [str(v) for v in known]
+    return [str(group) or f'sample {i}' for group, i in zip(groups, ids, strict=True)]
+
+
 def _standard_error(per_fold: Tensor, per_block: Tensor) -> Tensor:
     """Larger of the error over folds and the jackknife's: leading axis folds or blocks."""
     over_folds = per_fold.std(dim=0, unbiased=True) / len(per_fold) ** 0.5
@@ -217,8 +226,15 @@ class CrossFittedSource(ContributionSource):
     def measure(self, runner: Any, model: Any) -> ContributionEstimate:
         """See the class."""
         dataset = runner.train_dataloader.dataset
-        labels = torch.as_tensor(np.asarray(dataset.labels), dtype=torch.int64)
-        folds = make_folds(labels, [str(g) for g in dataset.groups], self.folds, self.seed)
+        known = column_of(dataset, 'labels')
+        if known is None:
+            raise ValueError(
+                f'{type(self).__name__} splits the training samples into folds and needs their '
+                f'labels: give {type(dataset).__name__} a property `labels` (int [N]), or use '
+                f"model.contribution.source='train'"
+            )
+        labels = torch.as_tensor(known, dtype=torch.int64)
+        folds = make_folds(labels, _groups(dataset), self.folds, self.seed)
         plan = coalition_plan(len(model.modalities))
         coalitions, unimodal = self.predict(runner, model, labels, folds, plan)
         return estimate_from_predictions(

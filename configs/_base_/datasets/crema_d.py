@@ -21,18 +21,21 @@ dataset = dict(type='MultiModalDataset', data_root='data/crema_d')
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,
+    collate_fn=dict(type='collate_batch'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(**dataset, split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=64,
     num_workers=4,
+    collate_fn=dict(type='collate_batch'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(**dataset, split='val', pipeline=test_pipeline, test_mode=True),
 )
 test_dataloader = dict(
     batch_size=64,
     num_workers=4,
+    collate_fn=dict(type='collate_batch'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(**dataset, split='test', pipeline=test_pipeline, test_mode=True),
 )
