@@ -51,8 +51,9 @@ def negative_log_likelihood(scores: Tensor, labels: Tensor) -> float:
 
 def expected_calibration_error(scores: Tensor, labels: Tensor, num_bins: int = 15) -> float:
     """Percent; mean gap of confidence and accuracy over equal-width bins of the top probability."""
+    # torchmetrics takes scores above 1, by rounding alone, for logits
     error = multiclass_calibration_error(
-        scores.double(), labels, num_classes=scores.shape[1], n_bins=num_bins, norm='l1'
+        scores.double().clamp(0, 1), labels, num_classes=scores.shape[1], n_bins=num_bins, norm='l1'
     )
     return float(error * 100)
 
