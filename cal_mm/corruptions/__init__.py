@@ -3,9 +3,15 @@
 from .base import KINDS, SEVERITIES, Corruption
 from .condition import CLEAN, Condition, check_conditions, drop_conditions
 from .dataset import CorruptedDataset
-from .depth import DepthEdgeNoise, DepthGaussianNoise, DepthHoles, DepthQuantisation
+from .depth import (
+    DepthEdgeNoise,
+    DepthGaussianNoise,
+    DepthHoles,
+    DepthQuantisation,
+    DepthSaltPepper,
+)
 from .features import FeatureDropout, FeatureGaussianNoise
-from .image import ImageGaussianNoise, ImageSaltPepper, ImageShotNoise
+from .image import ImageGaussianNoise, ImageSaltPepper, ImageShotNoise, ImageSpeckleNoise
 from .image_filters import (
     ImageBrightness,
     ImageContrast,
@@ -13,9 +19,13 @@ from .image_filters import (
     ImageFog,
     ImageGaussianBlur,
     ImageJPEG,
+    ImageLowLight,
     ImageMotionBlur,
     ImagePixelate,
+    ImageSaturate,
 )
+from .image_warp import ImageElastic, ImageGlassBlur, ImageZoomBlur
+from .image_weather import ImageFrost, ImageSnow, ImageSpatter
 from .modality import MissingModality, SwapModality
 from .parse import attack_names, parse_attack
 from .protocols import PROTOCOLS, Protocol, get_protocol
@@ -23,9 +33,11 @@ from .text import TextOCR, TextTypos, TextWordDelete, TextWordMask, TextWordShuf
 from .transform import CorruptSample
 from .video import FrameDrop, FrameFreeze
 from .waveform import WaveformBabble, WaveformColouredNoise, WaveformNoise
+from .waveform_environment import WaveformEnvironment
 from .waveform_filters import (
     WaveformClipping,
     WaveformDropout,
+    WaveformJitter,
     WaveformLowPass,
     WaveformReverb,
     WaveformShift,
@@ -44,6 +56,7 @@ __all__ = [
     'DepthGaussianNoise',
     'DepthHoles',
     'DepthQuantisation',
+    'DepthSaltPepper',
     'FeatureDropout',
     'FeatureGaussianNoise',
     'FrameDrop',
@@ -51,14 +64,23 @@ __all__ = [
     'ImageBrightness',
     'ImageContrast',
     'ImageDefocusBlur',
+    'ImageElastic',
     'ImageFog',
+    'ImageFrost',
     'ImageGaussianBlur',
     'ImageGaussianNoise',
+    'ImageGlassBlur',
     'ImageJPEG',
+    'ImageLowLight',
     'ImageMotionBlur',
     'ImagePixelate',
     'ImageSaltPepper',
+    'ImageSaturate',
     'ImageShotNoise',
+    'ImageSnow',
+    'ImageSpatter',
+    'ImageSpeckleNoise',
+    'ImageZoomBlur',
     'MissingModality',
     'Protocol',
     'SwapModality',
@@ -71,6 +93,8 @@ __all__ = [
     'WaveformClipping',
     'WaveformColouredNoise',
     'WaveformDropout',
+    'WaveformEnvironment',
+    'WaveformJitter',
     'WaveformLowPass',
     'WaveformNoise',
     'WaveformReverb',

@@ -85,6 +85,8 @@ class Corruption:
         probability: share of the samples that are hit, drawn per sample.
         seed: noise seed.
         protocol: name of the noise protocol, part of the seed.
+        event: corruptions of the same event (any name), seed and protocol hit the same samples,
+            whatever their modality and severity; None: each draws for itself.
         physical: the physical value under the name ``parameter`` in place of ``severity``, and any
             of ``options``.
 
@@ -100,12 +102,16 @@ class Corruption:
     bounds: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     default: ClassVar[float | None] = None
     options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    #: option -> the values it can have, for options that are one of some words
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     #: option -> key of the dataset's facts that fills it (the option's own name where not listed)
     fact_keys: ClassVar[Mapping[str, str]] = MappingProxyType({})
     aliases: ClassVar[tuple[str, ...]] = ()
     sample_wise: ClassVar[bool] = True
     #: frames are needed ([T, C, H, W]), so a single image cannot be hit
     needs_frames: ClassVar[bool] = False
+    #: an image of one channel is left as it is
+    needs_colour: ClassVar[bool] = False
     #: other samples of the dataset are needed
     needs_dataset: ClassVar[bool] = False
 
@@ -117,12 +123,14 @@ class Corruption:
         probability: float = 1.0,
         seed: int = 0,
         protocol: str = 'clipped',
+        event: str | None = None,
         **physical: Any,
     ) -> None:
         takes = [self.parameter, *self.options]
         for key in physical:
             if key not in takes:
-                known = ['modality', 'severity', 'probability', 'seed', 'protocol', *takes]
+                known = ['modality', 'severity', 'probability', 'seed', 'protocol']
+                known += ['event', *takes]
                 raise TypeError(
                     f'corruption {self.name!r} takes no argument {key!r}.{suggestion(key, known)} '
                     f'It takes: {", ".join(known)}.'
@@ -134,9 +142,16 @@ class Corruption:
         self.probability = float(probability)
         self.seed = int(seed)
         self.protocol = protocol
+        self.event = event
         self.value = self._resolve(severity, physical.get(self.parameter))
         for key, value in self.options.items():
             setattr(self, key, physical.get(key, value))
+        for key, words in self.choices.items():
+            if getattr(self, key) not in words:
+                raise ValueError(
+                    f'{self.name}: {key} must be one of {", ".join(words)}, '
+                    f'got {getattr(self, key)!r}'
+                )
 
     @property
     def name(self) -> str:
@@ -189,6 +204,14 @@ class Corruption:
             )
         )
 
+    def _is_hit(self, sample_id: str, rng: np.random.Generator) -> bool:
+        """Whether the sample is among the share ``probability``."""
+        draw = rng.random()  # drawn in any case, so that the noise is the same with an event
+        if self.event is not None:
+            key = sample_key(self.seed, self.protocol, 'event', self.event, sample_id)
+            draw = np.random.default_rng(key).random()
+        return draw < self.probability
+
     def corrupt(self, value: Any, rng: np.random.Generator) -> Any:
         """The corrupted copy of one packed value; ``value`` itself is left as it is.
 
@@ -214,7 +237,7 @@ class Corruption:
         if value is None:  # already missing: nothing to hit
             return item
         rng = self.generator(sample_id)
-        if rng.random() >= self.probability:
+        if not self._is_hit(sample_id, rng):
             return item
         return self._replace(item, self.corrupt(value, rng))
 
@@ -259,8 +282,11 @@ class Corruption:
         return out
 
     def describe(self) -> dict[str, Any]:
-        """What a results file says of it: type, modality, parameter, value, unit, ..."""
-        return {
+        """What a results file says of it: type, modality, parameter, value, unit, ...
+
+        ``event`` and ``options`` (those that are not at their default) only where there are any.
+        """
+        told = {
             'type': self.name,
             'modality': self.modality,
             'severity': self.severity,
@@ -269,6 +295,11 @@ class Corruption:
             'unit': self.unit,
             'probability': self.probability,
         }
+        if self.event is not None:
+            told['event'] = self.event
+        options = {k: getattr(self, k) for k, v in self.options.items() if getattr(self, k) != v}
+        plain = {k: v for k, v in options.items() if isinstance(v, (str, int, float))}
+        return {**told, 'options': plain} if plain else told
 
     def __repr__(self) -> str:
         return f'{self.name}({self.modality!r}, {self.parameter}={self.value:g})'

@@ -31,7 +31,7 @@ class FeatureGaussianNoise(Corruption):
     bounds = (0, 1e9)
     options = MappingProxyType({'relative': False, 'scale': None})
     fact_keys = MappingProxyType({'scale': 'std'})
-    aliases = ('gaussian', 'noise')
+    aliases = ('gaussian', 'noise', 'correlated', 'all')
     relative: bool
     scale: Sequence[float] | None
 
@@ -44,7 +44,7 @@ class FeatureGaussianNoise(Corruption):
 
     def _unit(self, features: np.ndarray) -> np.ndarray:
         if self.relative:
-            return np.asarray(features.std())
+            return np.asarray(features.std() if features.size else 0.0)
         if self.scale is None:
             return np.ones(1, dtype=np.float32)
         unit = np.asarray(self.scale, dtype=np.float32)

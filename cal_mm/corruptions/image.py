@@ -13,6 +13,7 @@ __all__ = [
     'ImageGaussianNoise',
     'ImageSaltPepper',
     'ImageShotNoise',
+    'ImageSpeckleNoise',
     'gaussian_field',
     'to_uint8',
     'wrap_uint8',
@@ -56,6 +57,7 @@ class ImageGaussianNoise(Corruption):
     levels = (10, 25, 50, 75, 100)
     bounds = (0, 1000)
     options = MappingProxyType({'field': 'channel', 'overflow': 'clip'})
+    choices = MappingProxyType({'field': ('channel', 'shared'), 'overflow': ('clip', 'wrap')})
     aliases = ('gaussian', 'noise')
     field: str
     overflow: str
@@ -69,18 +71,26 @@ class ImageGaussianNoise(Corruption):
 
 @CORRUPTIONS.register_module()
 class ImageSaltPepper(Corruption):
-    """A share ``amount`` of the pixels turned black or white (half each), all channels together."""
+    """Impulse noise: a share ``amount`` of the pixels turned black or white (half each).
+
+    Option ``field``: 'shared' (all channels of a pixel together) or 'channel' (each channel on its
+    own, as ImageNet-C does it).
+    """
 
     kind = 'image'
     parameter = 'amount'
     unit = 'share of the pixels'
     levels = (0.01, 0.03, 0.06, 0.1, 0.2)
     bounds = (0, 1)
-    aliases = ('salt_pepper', 'saltpepper')
+    options = MappingProxyType({'field': 'shared'})
+    choices = MappingProxyType({'field': ('channel', 'shared')})
+    aliases = ('salt_pepper', 'saltpepper', 'impulse')
+    field: str
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Noised copy, same shape."""
-        draw = rng.random((*value.shape[:-3], 1, *value.shape[-2:]))
+        channels = 1 if self.field == 'shared' else value.shape[-3]
+        draw = rng.random((*value.shape[:-3], channels, *value.shape[-2:]))
         pixels = np.where(draw < self.value / 2, np.uint8(0), value.numpy())
         salt = (draw >= self.value / 2) & (draw < self.value)
         return torch.from_numpy(np.where(salt, np.uint8(255), pixels))
@@ -102,3 +112,20 @@ class ImageShotNoise(Corruption):
         photons = 1.0 / self.value
         counts = rng.poisson(value.numpy() / 255.0 * photons)
         return to_uint8(counts / photons * 255.0)
+
+
+@CORRUPTIONS.register_module()
+class ImageSpeckleNoise(Corruption):
+    """Multiplicative normal noise: a pixel x becomes x (1 + n), n of standard deviation ``std``."""
+
+    kind = 'image'
+    parameter = 'std'
+    unit = "share of the pixel's level"
+    levels = (0.15, 0.2, 0.35, 0.45, 0.6)
+    bounds = (0, 10)
+    aliases = ('speckle',)
+
+    def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Noised copy, same shape; rounded and clipped."""
+        noise = rng.standard_normal(tuple(value.shape), dtype=np.float32)
+        return to_uint8(value.numpy() * (1 + np.float32(self.value) * noise))

@@ -5,6 +5,7 @@ the same on 28 and on 224 pixels. Values are this project's, not ImageNet-C's.
 """
 
 import io
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from scipy import ndimage, signal
 from cal_mm.registry import CORRUPTIONS
 
 from .base import Corruption
+from .fields import disk_kernel, line_kernel, smooth_field, with_mean
 from .image import to_uint8
 
 __all__ = [
@@ -23,12 +25,15 @@ __all__ = [
     'ImageFog',
     'ImageGaussianBlur',
     'ImageJPEG',
+    'ImageLowLight',
     'ImageMotionBlur',
     'ImagePixelate',
-    'disk_kernel',
-    'line_kernel',
-    'smooth_field',
+    'ImageSaturate',
 ]
+
+
+#: shares of red, green and blue in brightness (ITU-R BT.601)
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def _short_side(value: torch.Tensor) -> int:
@@ -43,31 +48,6 @@ def _convolve(value: torch.Tensor, kernel: np.ndarray) -> torch.Tensor:
     padded = np.pad(pixels, widths, mode='edge')
     shaped = kernel.reshape((1,) * (pixels.ndim - 2) + kernel.shape)
     return to_uint8(signal.fftconvolve(padded, shaped, mode='valid', axes=(-2, -1)))
-
-
-def disk_kernel(radius: float) -> np.ndarray:
-    """A disk of ``radius`` pixels with a rim that fades over one more, odd side, sums to one."""
-    reach = int(np.ceil(radius)) + 1
-    grid = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1])
-    kernel = np.clip(radius + 1.0 - grid, 0.0, 1.0)
-    return kernel / kernel.sum()
-
-
-def line_kernel(length: float, angle: float) -> np.ndarray:
-    """A line of ``length`` pixels at ``angle`` (radians), odd side, sums to one."""
-    reach = int(np.ceil(length / 2)) + 1
-    rows, cols = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    along = np.abs(cols * np.cos(angle) + rows * np.sin(angle))
-    across = np.abs(rows * np.cos(angle) - cols * np.sin(angle))
-    kernel = np.clip(length / 2 + 0.5 - along, 0, 1) * np.clip(1.0 - across, 0, 1)
-    return kernel / kernel.sum()
-
-
-def smooth_field(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
-    """A random field [H, W] in [0, 1], smooth over ``scale`` pixels."""
-    field = ndimage.gaussian_filter(rng.standard_normal(shape), scale, mode='wrap')
-    low, high = field.min(), field.max()
-    return (field - low) / (high - low) if high > low else np.zeros(shape)
 
 
 @CORRUPTIONS.register_module()
@@ -86,7 +66,7 @@ class ImageGaussianBlur(Corruption):
         sigma = self.value * _short_side(value)
         sigmas = (0.0,) * (value.ndim - 2) + (sigma, sigma)
         pixels = value.numpy().astype(np.float32)
-        return to_uint8(ndimage.gaussian_filter(pixels, sigmas, mode='nearest'))
+        return to_uint8(ndimage.gaussian_filter(pixels, sigmas, mode='nearest', truncate=3.0))
 
 
 @CORRUPTIONS.register_module()
@@ -157,6 +137,55 @@ class ImageBrightness(Corruption):
 
 
 @CORRUPTIONS.register_module()
+class ImageSaturate(Corruption):
+    """Colours moved away from grey by ``gain`` times their distance (-1: no colour left), clipped.
+
+    Grey is the luma of three channels (else the mean of the channels) and is kept; an image of one
+    channel has no colour and stays as it is.
+    """
+
+    kind = 'image'
+    parameter = 'gain'
+    unit = 'added distance from grey'
+    levels = (0.5, 1, 2, 4, 8)
+    bounds = (-1, 100)
+    aliases = ('saturate',)
+    needs_colour = True
+
+    def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Copy with stronger colours, same shape."""
+        pixels = value.numpy().astype(np.float32)
+        channels = value.shape[-3]
+        weights = _LUMA if channels == 3 else np.full(channels, 1 / channels, dtype=np.float32)
+        grey = (pixels * weights[:, None, None]).sum(axis=-3, keepdims=True)
+        return to_uint8(pixels + np.float32(self.value) * (pixels - grey))
+
+
+@CORRUPTIONS.register_module()
+class ImageLowLight(Corruption):
+    """Night: a share ``loss`` of the light is gone, and the sensor counts few photons.
+
+    A pixel becomes x (1 - loss) plus noise of variance 255 x (1 - loss) / ``photons`` (option,
+    photons that full scale stands for); clipped.
+    """
+
+    kind = 'image'
+    parameter = 'loss'
+    unit = 'share of the light'
+    levels = (0.3, 0.5, 0.65, 0.78, 0.88)
+    bounds = (0, 1)
+    options = MappingProxyType({'photons': 400.0})
+    aliases = ('low_light', 'night', 'correlated', 'all')
+    photons: float
+
+    def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Dark, grainy copy, same shape."""
+        dark = value.numpy() * np.float32(1.0 - self.value)
+        noise = rng.standard_normal(dark.shape, dtype=np.float32)
+        return to_uint8(dark + noise * np.sqrt(dark * np.float32(255.0 / self.photons)))
+
+
+@CORRUPTIONS.register_module()
 class ImageFog(Corruption):
     """Blend with a smooth bright field; ``density`` is the mean share of fog."""
 
@@ -171,7 +200,7 @@ class ImageFog(Corruption):
         """Fogged copy, same shape; frames and channels share the field."""
         height, width = value.shape[-2:]
         field = smooth_field((height, width), 0.1 * _short_side(value), rng)
-        share = np.clip(self.value * (0.5 + field), 0.0, 1.0)
+        share = with_mean(0.5 + field, self.value)
         return to_uint8(value.numpy() * (1.0 - share) + 255.0 * share)
 
 

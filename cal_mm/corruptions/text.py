@@ -142,7 +142,7 @@ class TextTypos(Corruption):
     unit = 'share of the letters'
     levels = (0.02, 0.05, 0.1, 0.2, 0.3)
     bounds = (0, 1)
-    aliases = ('typos', 'typo')
+    aliases = ('typos', 'typo', 'correlated', 'all')
 
     def corrupt(self, value: str, rng: np.random.Generator) -> str:
         """Mistyped text."""

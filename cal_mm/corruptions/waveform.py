@@ -15,6 +15,7 @@ from cal_mm.registry import CORRUPTIONS
 from .base import Corruption
 
 __all__ = [
+    'Additive',
     'WaveformBabble',
     'WaveformColouredNoise',
     'WaveformNoise',
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 SNR_LEVELS = (40, 30, 20, 10, 0)
-_SILENCE = 1e-12
+_SILENCE = 1e-12  # mean square, -120 dB of full scale; one step of 16 bits is -90 dB
 
 
 def add_at_snr(wave: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
@@ -36,11 +37,11 @@ def add_at_snr(wave: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray
         snr_db: dB; 0 is equal power.
 
     Returns:
-        [T] float32; ``wave`` itself where it or the noise is silent.
+        [T] float32; a copy of ``wave`` where it or the noise is silent.
     """
     power = float(np.mean(np.square(wave, dtype=np.float64))) if wave.size else 0.0
     noise_power = float(np.mean(np.square(noise, dtype=np.float64))) if noise.size else 0.0
-    if power < _SILENCE or noise_power < _SILENCE:
+    if power < _SILENCE or noise_power <= 0:
         return wave.astype(np.float32, copy=True)
     gain = np.sqrt(power / noise_power * 10.0 ** (-snr_db / 10.0))
     return (wave + gain * noise).astype(np.float32)
@@ -77,8 +78,8 @@ def babble(
     return total
 
 
-class _Additive(Corruption):
-    """Noise of some shape added at ``snr_db``."""
+class Additive(Corruption):
+    """Base of noise of some shape that is added at ``snr_db``: write :meth:`noise`."""
 
     kind = 'waveform'
     parameter = 'snr_db'
@@ -93,11 +94,14 @@ class _Additive(Corruption):
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Noised copy [T]."""
         wave = value.numpy()
-        return torch.from_numpy(add_at_snr(wave, self.noise(wave.size, rng), self.value))
+        noise = self.noise(wave.size, rng)
+        if not np.any(noise):  # a clip of some samples has no room for a spectrum
+            noise = rng.standard_normal(wave.size)
+        return torch.from_numpy(add_at_snr(wave, noise, self.value))
 
 
 @CORRUPTIONS.register_module()
-class WaveformNoise(_Additive):
+class WaveformNoise(Additive):
     """White noise added at ``snr_db``; silence stays silence."""
 
     aliases = ('noise', 'awgn', 'white', 'gaussian')
@@ -108,7 +112,7 @@ class WaveformNoise(_Additive):
 
 
 @CORRUPTIONS.register_module()
-class WaveformColouredNoise(_Additive):
+class WaveformColouredNoise(Additive):
     """Noise of power spectrum 1 / f**exponent (option; 1: pink, 2: brown) added at ``snr_db``."""
 
     options = MappingProxyType({'exponent': 1.0})
@@ -121,7 +125,7 @@ class WaveformColouredNoise(_Additive):
 
 
 @CORRUPTIONS.register_module()
-class WaveformBabble(_Additive):
+class WaveformBabble(Additive):
     """Synthetic babble (see :func:`babble`) added at ``snr_db``; option ``sample_rate`` in Hz."""
 
     options = MappingProxyType({'sample_rate': 16000})

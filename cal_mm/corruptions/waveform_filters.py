@@ -13,9 +13,11 @@ from .base import Corruption
 __all__ = [
     'WaveformClipping',
     'WaveformDropout',
+    'WaveformJitter',
     'WaveformLowPass',
     'WaveformReverb',
     'WaveformShift',
+    'jitter_offsets',
     'low_pass',
     'reverberate',
 ]
@@ -135,16 +137,63 @@ class WaveformReverb(Corruption):
 
 @CORRUPTIONS.register_module()
 class WaveformShift(Corruption):
-    """Audio out of step: rotated in time by ``shift`` times its duration, earlier or later."""
+    """Audio out of step with the other modalities: moved in time by ``shift`` times its duration.
+
+    Earlier or later, drawn per sample. What leaves at one end comes in at the other, so the sound
+    itself is kept and only its alignment (with video) is lost; half the duration is the farthest.
+    """
 
     kind = 'waveform'
     parameter = 'shift'
     unit = 'share of the duration'
     levels = (0.05, 0.1, 0.2, 0.3, 0.5)
-    bounds = (0, 1)
-    aliases = ('misalign',)
+    bounds = (0, 0.5)
+    aliases = ('misalign', 'shift')
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Rotated copy [T]."""
         sign = 1 if rng.random() < 0.5 else -1
         return torch.roll(value, sign * round(self.value * value.numel()))
+
+
+@CORRUPTIONS.register_module()
+class WaveformJitter(Corruption):
+    """Time jitter: the playing position wavers by ``jitter`` seconds (standard deviation).
+
+    The offset is random every 50 ms and linear in between; its standard deviation over the clip is
+    exact. Option ``sample_rate`` in Hz.
+    """
+
+    kind = 'waveform'
+    parameter = 'jitter'
+    unit = 'seconds'
+    levels = (0.001, 0.003, 0.008, 0.02, 0.05)
+    bounds = (0, 10)
+    options = MappingProxyType({'sample_rate': 16000})
+    aliases = ('jitter', 'time_jitter')
+    sample_rate: float
+
+    def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Wavering copy [T]; before its start and after its end the clip is mirrored."""
+        wave = value.numpy()
+        if wave.size < 2:
+            return value.clone()
+        places = np.arange(wave.size)
+        places = places + jitter_offsets(wave.size, self.value, self.sample_rate, rng)
+        period = 2 * (wave.size - 1)
+        places = np.abs((places + wave.size - 1) % period - (wave.size - 1))
+        out = np.interp(places, np.arange(wave.size), wave)
+        return torch.from_numpy(out.astype(np.float32))
+
+
+def jitter_offsets(
+    length: int, jitter: float, sample_rate: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Offsets in time [length], in samples: mean 0, standard deviation ``jitter`` seconds."""
+    knots = int(np.ceil(length / (0.05 * sample_rate))) + 3
+    offsets = np.interp(
+        np.linspace(0, knots - 1, length), np.arange(knots), rng.standard_normal(knots)
+    )
+    offsets -= offsets.mean()
+    spread = offsets.std()
+    return offsets * (jitter * sample_rate / spread) if spread > 0 else offsets
