@@ -22,7 +22,7 @@ if __package__ in (None, ''):  # started as a file: make the package importable
 import numpy as np
 from numpy.typing import NDArray
 
-from cal_mm.structures import sample_key
+from cal_mm.seeding import sample_key
 from data_prep.common import DatasetSpec, Sample, WriteReport, make_parser, run_cli, write_dataset
 from data_prep.common.espeak import check_reproducible, variants
 from data_prep.common.media import encode_png_grey, encode_wav

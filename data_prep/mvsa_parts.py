@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cal_mm.structures import sample_key
+from cal_mm.seeding import sample_key
 from data_prep.common import BadSampleError, Sample
 from data_prep.common.media import check_image, read_file
 from data_prep.common.splits import read_split_list, stratified_choice, stratified_splits

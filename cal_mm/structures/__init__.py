@@ -1,6 +1,8 @@
 """Data structures that pass between the parts."""
 
-from .data_sample import MultiModalDataSample, sample_key
+from cal_mm.seeding import sample_key
+
+from .data_sample import MultiModalDataSample
 from .progress import TrainProgress
 
 __all__ = ['MultiModalDataSample', 'TrainProgress', 'sample_key']

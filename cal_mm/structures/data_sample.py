@@ -1,21 +1,11 @@
 """What travels beside the inputs of a sample, and what a prediction adds to it."""
 
-import zlib
-
 import torch
 from mmengine.structures import BaseDataElement
 
-__all__ = ['MultiModalDataSample', 'sample_key']
+from cal_mm.seeding import sample_key
 
-
-def sample_key(*parts: object) -> int:
-    """A stable 32-bit key of ``parts``, for seeding (``hash()`` is salted and differs per process).
-
-    Returns:
-        int in [0, 2**32): crc32 of the parts' text, joined by a separator that keeps
-        ``('ab', 'c')`` and ``('a', 'bc')`` apart.
-    """
-    return zlib.crc32('\x1f'.join(str(p) for p in parts).encode())
+__all__ = ['MultiModalDataSample']
 
 
 class MultiModalDataSample(BaseDataElement):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from cal_mm.structures import sample_key
+from cal_mm.seeding import sample_key
 from data_prep.common.espeak import SAMPLE_RATE, synthesise
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cal_mm.structures import sample_key
+from cal_mm.seeding import sample_key
 from data_prep.common import DatasetSpec, WriteReport, write_dataset
 from data_prep.common.grouped import grouped_choice
 from data_prep.common.splits import stratified_choice
