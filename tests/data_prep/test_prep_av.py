@@ -21,7 +21,6 @@ from datasets import load_from_disk
 from PIL import Image
 
 from cal_mm.datasets import MultiModalDataset
-from cal_mm.structures import sample_key
 from data_prep import ave, crema_d, kinetics_sounds
 from data_prep.av_parts import Clip, audit, carve_groups, carve_rows, repair, unique_ids
 from data_prep.av_parts.ave_lists import CLASSES as AVE_CLASSES
