@@ -3,8 +3,12 @@
 ``NAME`` is a registered class or a short name such as ``gaussian``, ``awgn``, ``word_mask``,
 ``missing``; a short name stands for one class per kind of modality. ``SEVERITY`` is 1..5, a list or
 range of them (``1,3,5``, ``1-5``), or the physical value (``std=30``, ``snr_db=5``); left out, it
-is all of 1 to 5, or the full effect for ``missing`` and ``swap``. ``MODALITY`` is a name or several
-(``image+audio``, hit together); left out, every modality of a fitting kind is hit together.
+is all of 1 to 5, or the full effect for ``missing`` and ``swap``. Options of the class and
+``probability`` follow it, separated by commas (``3,liquid=water``). ``MODALITY`` is a name or
+several (``image+audio``, hit together); left out, every modality of a fitting kind is hit together.
+
+``correlated`` (or ``all``) is one event such as a rainy night: a share of the samples, one half
+unless ``probability`` says otherwise, drawn once for all modalities, is hit in all of them.
 """
 
 import re
@@ -15,13 +19,18 @@ from cal_mm.registry import CORRUPTIONS, UnknownComponentError, suggestion
 
 from .base import SEVERITIES, Corruption
 from .condition import Condition, Modalities, kind_of
+from .modality import MissingModality
 
-__all__ = ['attack_names', 'build_corruption', 'parse_attack']
+__all__ = ['EVENTS', 'EVENT_SHARE', 'attack_names', 'build_corruption', 'parse_attack']
 
 _PATTERN = re.compile(r'^(?P<name>[^:@\s]+)(?::(?P<severity>[^@\s]+))?(?:@(?P<modality>\S+))?$')
 _USAGE = (
     'NAME[:SEVERITY][@MODALITY], for example gaussian:3@image, noise:snr_db=5@audio, missing@text'
 )
+
+#: short names of a correlated event: one draw decides for all modalities which samples are hit
+EVENTS = ('correlated', 'all')
+EVENT_SHARE = 0.5
 
 
 def attack_names() -> dict[str, list[type[Corruption]]]:
@@ -51,18 +60,15 @@ def _classes(name: str, text: str) -> list[type[Corruption]]:
     return names[folded[name.lower()]]
 
 
-def _levels(text: str | None, attack: str) -> list[int] | dict[str, float] | None:
-    """Severities, or the keyword and physical value, or None where nothing was said."""
-    if text is None:
-        return None
-    if '=' in text:
-        key, _, number = text.partition('=')
-        try:
-            return {key: float(number)}
-        except ValueError as e:
-            raise ValueError(f'attack {attack!r}: {number!r} in {text!r} is not a number') from e
+def _strength(text: str | None, attack: str) -> tuple[list[int], dict[str, str]]:
+    """Severities and keywords that ``text`` asks for; both may be empty."""
     levels: list[int] = []
-    for part in text.split(','):
+    keywords: dict[str, str] = {}
+    for part in text.split(',') if text else ():
+        key, equals, value = part.partition('=')
+        if equals:
+            keywords[key] = value
+            continue
         ends = re.fullmatch(r'(-?\d+)(?:-(\d+))?', part)
         if ends is None:
             raise ValueError(
@@ -73,7 +79,43 @@ def _levels(text: str | None, attack: str) -> list[int] | dict[str, float] | Non
         levels.extend(range(first, last + 1))
         if not 1 <= first <= last <= SEVERITIES[-1]:
             raise ValueError(f'attack {attack!r}: severity must be from 1 to 5, got {part!r}')
-    return levels
+    return levels, keywords
+
+
+def _number(key: str, text: str, attack: str) -> float:
+    try:
+        return float(text)
+    except ValueError as e:
+        raise ValueError(f"attack {attack!r}: {text!r} in '{key}={text}' is not a number") from e
+
+
+def _keywords(
+    given: Mapping[str, str], targets: Mapping[str, type[Corruption]], attack: str
+) -> dict[str, Any]:
+    """``given`` as numbers or words: ``probability``, options, or the physical value."""
+    found: dict[str, Any] = {}
+    for key, text in given.items():
+        defaults = [cls.options.get(key) for cls in targets.values()]
+        if key == 'probability':
+            found[key] = _number(key, text, attack)
+        elif None not in defaults:
+            found[key] = _option(key, text, defaults[0], attack)
+        else:
+            _check_parameter(key, targets, attack)
+            found[key] = _number(key, text, attack)
+    return found
+
+
+def _option(key: str, text: str, default: Any, attack: str) -> Any:
+    """``text`` as the type that the option's default has."""
+    if isinstance(default, bool):
+        if text.lower() not in ('true', 'false'):
+            raise ValueError(f'attack {attack!r}: {key} must be true or false, got {text!r}')
+        return text.lower() == 'true'
+    if isinstance(default, int | float):
+        number = _number(key, text, attack)
+        return int(number) if isinstance(default, int) and number == int(number) else number
+    return text
 
 
 def _targets(
@@ -136,19 +178,41 @@ def parse_attack(
     match = _PATTERN.match(text.strip())
     if match is None:
         raise ValueError(f'attack {text!r} is not of the form {_USAGE}')
-    targets = _targets(_classes(match['name'], text), match['modality'], modalities, text)
-    levels = _levels(match['severity'], text)
-    if levels is None:
-        full = all(cls.default is not None for cls in targets.values())
-        levels = {} if full else list(SEVERITIES)
-    if isinstance(levels, dict):
-        for key in levels:
-            _check_parameter(key, targets, text)
-        return [_condition(match['name'], targets, modalities, seed, protocol, None, levels)]
-    return [
-        _condition(match['name'], targets, modalities, seed, protocol, severity, {})
-        for severity in levels
+    name = match['name']
+    targets = _targets(_classes(name, text), match['modality'], modalities, text)
+    levels, given = _strength(match['severity'], text)
+    keywords = _keywords(given, targets, text)
+    physical = {cls.parameter for cls in targets.values()} & set(keywords)
+    if levels and physical:
+        raise ValueError(
+            f'attack {text!r}: give either a severity or {", ".join(physical)}=, not both'
+        )
+    strengths: list[int | None] = [*levels]
+    if not levels:
+        full = physical or all(cls.default is not None for cls in targets.values())
+        strengths = [None] if full else [*SEVERITIES]
+    conditions = [
+        _condition(name, targets, modalities, seed, protocol, severity, keywords)
+        for severity in strengths
     ]
+    _check_something_is_left(conditions, modalities, text)
+    return conditions
+
+
+def _check_something_is_left(
+    conditions: list[Condition], modalities: Modalities, attack: str
+) -> None:
+    for condition in conditions:
+        gone = {
+            c.modality
+            for c in condition.corruptions
+            if isinstance(c, MissingModality) and c.value * c.probability >= 1
+        }
+        if gone >= set(modalities):
+            raise ValueError(
+                f'attack {attack!r}: the model has only {", ".join(sorted(modalities))}; with '
+                f'all of it missing from every sample nothing is left to classify'
+            )
 
 
 def _check_parameter(key: str, targets: Mapping[str, type[Corruption]], attack: str) -> None:
@@ -173,16 +237,17 @@ def _condition(
     seed: int,
     protocol: str,
     severity: int | None,
-    value: dict[str, float],
+    keywords: dict[str, Any],
 ) -> Condition:
+    common: dict[str, Any] = dict(severity=severity, seed=seed, protocol=protocol, **keywords)
+    if name.lower() in EVENTS:
+        common = {'probability': EVENT_SHARE, 'event': EVENTS[0], **common}
     corruptions = tuple(
-        build_corruption(
-            cls, m, modalities[m], severity=severity, seed=seed, protocol=protocol, **value
-        )
-        for m, cls in targets.items()
+        build_corruption(cls, m, modalities[m], **common) for m, cls in targets.items()
     )
-    strength = f':{severity}' if severity is not None else ''
-    strength += ''.join(f':{k}={v:g}' for k, v in value.items())
+    parts = [] if severity is None else [str(severity)]
+    parts += [f'{k}={v:g}' if isinstance(v, float) else f'{k}={v}' for k, v in keywords.items()]
+    strength = f':{",".join(parts)}' if parts else ''
     return Condition(
         f'{name}{strength}@{"+".join(targets)}',
         corruptions,

@@ -13,7 +13,7 @@ from cal_mm.registry import CORRUPTIONS, UnknownComponentError, suggestion
 
 from .base import SEVERITIES, Corruption
 from .condition import Condition, Modalities, drop_conditions, kind_of
-from .depth import DepthGaussianNoise
+from .depth import FAR, DepthGaussianNoise, DepthSaltPepper
 from .features import FeatureGaussianNoise
 from .image import ImageGaussianNoise, ImageSaltPepper
 from .modality import MissingModality, SwapModality
@@ -120,28 +120,12 @@ def _legacy(name: str, pepper_scale: float) -> Callable[[Modalities, int], list[
     """The grid of the QMF line of work; ``pepper_scale``: images hit = .5 * eps / scale."""
 
     def grid(modalities: Modalities, seed: int) -> list[Condition]:
-        images, texts = _of_kind(modalities, 'image'), _of_kind(modalities, 'text')
-        # the RGB-D rule (std = epsilon, not 10 x epsilon) where there are only pictures
-        pair = len(images) > 1 and len(images) == len(modalities)
         common: dict[str, Any] = dict(seed=seed, protocol=name)
+        texts = _of_kind(modalities, 'text')
         found = []
         for epsilon in EPSILONS:
             masks = [TextWordMask(m, ratio=epsilon / 10, probability=0.5, **common) for m in texts]
-            gauss = [
-                ImageGaussianNoise(
-                    m,
-                    std=epsilon if pair else 10 * epsilon,
-                    field='shared',
-                    overflow='wrap',
-                    probability=0.5,
-                    **common,
-                )
-                for m in images
-            ]
-            pepper = [
-                ImageSaltPepper(m, amount=0.1, probability=0.5 * epsilon / pepper_scale, **common)
-                for m in images
-            ]
+            gauss, pepper = _legacy_pictures(modalities, epsilon, pepper_scale, common)
             for attack, noises in (('gaussian', gauss), ('salt_pepper', pepper)):
                 if noises or (masks and attack == 'gaussian'):
                     found.append(
@@ -157,15 +141,43 @@ def _legacy(name: str, pepper_scale: float) -> Callable[[Modalities, int], list[
     return grid
 
 
+def _legacy_pictures(
+    modalities: Modalities, epsilon: float, pepper_scale: float, common: dict[str, Any]
+) -> tuple[list[Corruption], list[Corruption]]:
+    """Gaussian and salt-and-pepper noise of the legacy grid on images and depth maps.
+
+    Depth in metres gets what its picture would get whose levels 0..255 stand for 0 to 10 m.
+    """
+    images, depths = _of_kind(modalities, 'image'), _of_kind(modalities, 'depth')
+    # the RGB-D rule (std = epsilon, not 10 x epsilon) where there are only pictures
+    pictures = len(images) + len(depths)
+    rgbd = pictures > 1 and pictures == len(modalities)
+    std = epsilon if rgbd else 10 * epsilon
+    blurred: dict[str, Any] = dict(overflow='wrap', probability=0.5, **common)
+    sprinkled: dict[str, Any] = dict(amount=0.1, probability=0.5 * epsilon / pepper_scale, **common)
+    gauss = [ImageGaussianNoise(m, std=std, field='shared', **blurred) for m in images]
+    metres = std * FAR / 255
+    return (
+        [*gauss, *(DepthGaussianNoise(m, std=metres, **blurred) for m in depths)],
+        [
+            *(ImageSaltPepper(m, **sprinkled) for m in images),
+            *(DepthSaltPepper(m, **sprinkled) for m in depths),
+        ],
+    )
+
+
 def _families(modalities: Modalities, seed: int) -> list[Condition]:
-    """Every corruption of a fitting kind at severities 1..5; missing, swapped; all at once."""
+    """Every corruption of a fitting kind at severities 1..5; missing, swapped; all at once.
+
+    All at once twice: on every sample (``noise``), and one event that hits half of them
+    (``correlated``).
+    """
     found = []
     for m in sorted(modalities):
         facts = modalities[m]
-        frames = facts.get('frames') or 1 if not isinstance(facts, str) else 1
         for cls in CORRUPTIONS.module_dict.values():
             fits = cls.kind == kind_of(modalities, m) and cls.sample_wise
-            if not fits or (cls.needs_frames and int(frames) < 2):
+            if not fits or not _can_act(cls, facts):
                 continue
             for severity in SEVERITIES:
                 noise = build_corruption(
@@ -179,13 +191,29 @@ def _families(modalities: Modalities, seed: int) -> list[Condition]:
             found.append(Condition(f'missing@{m}', (MissingModality(m, **common),), 'missing'))
             found.append(Condition(f'swap@{m}', (SwapModality(m, **common),), 'swap'))
     if len(modalities) > 1:
-        found.extend(parse_attack('noise', modalities, seed, 'corruption-1'))
+        for attack in ('noise', 'correlated'):
+            found.extend(parse_attack(attack, modalities, seed, 'corruption-1'))
     return found
+
+
+def _can_act(cls: type[Corruption], facts: str | Mapping[str, Any]) -> bool:
+    """Whether it has the frames or the colours that it needs; unknown colours count as there."""
+    known = {} if isinstance(facts, str) else facts
+    shape = list(known.get('shape') or [])
+    grey = len(shape) >= 3 and shape[-3] == 1
+    return not (
+        (cls.needs_frames and int(known.get('frames') or 1) < 2) or (cls.needs_colour and grey)
+    )
 
 
 def _missing(modalities: Modalities, seed: int) -> list[Condition]:
     """Every proper subset of the modalities dropped (each alone where there are more than six)."""
     names = sorted(modalities)
+    if len(names) < 2:
+        raise ValueError(
+            f"protocol 'missing' needs at least two modalities, the model has only "
+            f'{", ".join(names)}: with it missing nothing is left to classify'
+        )
     sizes = range(1, len(names)) if len(names) <= _MAX_SUBSETS else range(1, 2)
     subsets = ['+'.join(s) for size in sizes for s in combinations(names, size)]
     return drop_conditions(subsets, modalities, seed)
@@ -206,33 +234,37 @@ PROTOCOLS = {
         ),
         Protocol(
             'qmf-legacy',
-            1,
-            'As published code does it: image Gaussian std 10 eps (eps for image pairs without '
-            'text), negative pixels wrap modulo 256, probability .5; salt and pepper on 10 % of '
-            'the pixels of .5 eps/10 of the images; with probability .5 each word of a text masked '
-            'at eps/10. Other kinds stay clean.',
+            2,
+            'As published code does it: image Gaussian std 10 eps (eps for RGB-D and other image '
+            'pairs without text, each modality on its own), negative pixels wrap modulo 256, '
+            'probability .5; salt and pepper on 10 % of the pixels of .5 eps/10 of the images; '
+            'with probability .5 each word of a text masked at eps/10. Depth in metres gets the '
+            'same noise as its 8-bit picture of 0 to 10 m (std eps 10/255 m, wrapped), holes stay '
+            'holes. Other kinds stay clean.',
             5,
             _legacy('qmf-legacy', 10),
         ),
         Protocol(
             'qmf-2025',
-            1,
+            2,
             'qmf-legacy with salt and pepper on .5 eps/100 of the images.',
             5,
             _legacy('qmf-2025', 100),
         ),
         Protocol(
             'pdf',
-            1,
+            2,
             'The noise of qmf-legacy; published with 10 training seeds x 5 noise seeds.',
             5,
             _legacy('pdf', 10),
         ),
         Protocol(
             'corruption-1',
-            1,
-            'Every corruption that fits a modality at severities 1 to 5, each modality missing and '
-            'swapped with another class, and noise on all modalities at once.',
+            2,
+            'Every corruption that fits a modality at severities 1 to 5 (frame corruptions only '
+            'on clips, saturation only on colours), each modality missing and swapped with another '
+            'class, noise on all modalities of every sample, and `correlated`: one event that hits '
+            'the same half of the samples in all modalities.',
             1,
             _families,
         ),
