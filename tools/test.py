@@ -3,8 +3,9 @@
     python tools/test.py CONFIG CHECKPOINT
     python tools/test.py CONFIG CHECKPOINT --attack gaussian:3@image noise:snr_db=5@audio
     python tools/test.py CONFIG CHECKPOINT --drop audio --protocol clipped --out results.json
+    python tools/test.py CONFIG CHECKPOINT --protocol clipped --reference concat.json
 
-Prints a table; --out writes the results (docs/results_schema.md).
+Prints a table, a line per condition; --out writes the results (docs/results_schema.md).
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
 
@@ -25,12 +26,15 @@ from cal_mm.config import ConfigError, load_config
 from cal_mm.corruptions import PROTOCOLS
 from cal_mm.corruptions.plan import modality_facts, plan_conditions
 from cal_mm.evaluation import load_weights, results_table, save_predictions, save_results
+from cal_mm.evaluation.reference import check_reference, load_reference, reference_source
 from cal_mm.evaluation.report import (
     config_digest,
     describe_results,
     prediction_arrays,
     predictions_path,
 )
+from cal_mm.evaluation.summary import RESAMPLES
+from cal_mm.evaluation.table import curves_table, summary_lines
 from cal_mm.registry import DATASETS
 
 
@@ -73,6 +77,19 @@ def parser() -> argparse.ArgumentParser:
         action='store_true',
         help="with --out: also every sample's prediction, in FILE's name with .predictions.npz",
     )
+    found.add_argument(
+        '--reference',
+        metavar='FILE',
+        help="results of the model that mCE and relative robustness refer to (another run's --out)",
+    )
+    found.add_argument(
+        '--bootstrap',
+        type=int,
+        default=RESAMPLES,
+        metavar='N',
+        help='resamples behind the 95 %% intervals (default: %(default)s; 0: no intervals)',
+    )
+    found.add_argument('--per-seed', action='store_true', help='print a line per noise seed too')
     add_config_arguments(found)
     return found
 
@@ -84,8 +101,14 @@ def _loader_config(cfg: Config, split: str) -> Any:
     return loader
 
 
-def _check(args: argparse.Namespace, loader: Any, encoders: Any) -> None:
-    """Everything that can be wrong with the arguments, before the model is built."""
+def _check(args: argparse.Namespace, loader: Any, encoders: Any) -> dict[str, Any] | None:
+    """Everything that can be wrong with the arguments, before the model is built.
+
+    Returns:
+        The reference's results, where one was asked for.
+    """
+    if args.bootstrap < 0:
+        raise ValueError(f'--bootstrap must be at least 0, got {args.bootstrap}')
     if args.save_predictions and not args.out:
         raise ValueError('--save-predictions needs --out')
     if args.out and os.path.isdir(args.out):
@@ -94,11 +117,19 @@ def _check(args: argparse.Namespace, loader: Any, encoders: Any) -> None:
         )
     if not os.path.isfile(args.checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
-    if not (args.attack or args.drop or args.protocol):
-        return
+    reference = load_reference(args.reference) if args.reference else None
+    if not (args.attack or args.drop or args.protocol or reference):
+        return None
     dataset = DATASETS.build(loader['dataset'])
     facts = modality_facts(getattr(dataset, 'metainfo', None), sorted(encoders) or None)
-    plan_conditions(facts, args.attack, args.drop, args.protocol, args.seeds, dataset[0])
+    conditions = plan_conditions(
+        facts, args.attack, args.drop, args.protocol, args.seeds, dataset[0]
+    )
+    if reference is not None:
+        described = [c.describe() for c in conditions]
+        metainfo = getattr(dataset, 'metainfo', None)
+        check_reference(reference, args.reference, metainfo, args.split, len(dataset), described)
+    return reference
 
 
 def _runner_config(args: argparse.Namespace, cfg: Config) -> Config:
@@ -127,7 +158,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     digest = config_digest(cfg.to_dict())
     try:
-        _check(args, _loader_config(cfg, args.split), cfg.model.get('encoders') or {})
+        reference = _check(args, _loader_config(cfg, args.split), cfg.model.get('encoders') or {})
     except (ValueError, LookupError, OSError) as e:
         if args.debug:
             raise
@@ -138,13 +169,19 @@ def main(args: argparse.Namespace) -> None:
     meta = load_weights(runner.model, args.checkpoint)
     runner.test()
     if is_main_process():
-        _report(args, digest, meta, runner.test_loop)
+        _report(args, digest, meta, runner.test_loop, reference)
     if dist.is_initialized():
         # else gloo's threads may abort the process at its exit
         dist.destroy_process_group()
 
 
-def _report(args: argparse.Namespace, digest: str, meta: dict, loop: Any) -> None:
+def _report(
+    args: argparse.Namespace,
+    digest: str,
+    meta: dict,
+    loop: Any,
+    reference: dict[str, Any] | None,
+) -> None:
     results = describe_results(
         config=args.config,
         digest=digest,
@@ -153,12 +190,20 @@ def _report(args: argparse.Namespace, digest: str, meta: dict, loop: Any) -> Non
         metainfo=loop.dataloader.dataset.metainfo,
         split=args.split,
         rows=loop.rows,
+        predictions=loop.predictions,
+        bootstrap=args.bootstrap,
+        reference=reference,
+        reference_source=reference_source(args.reference, reference) if reference else None,
     )
     noise, model = (
         sum(r['timing'][k] for r in loop.rows) for k in ('noise_seconds', 'model_seconds')
     )
     print(f'\n{args.split} split, {results["num_samples"]} samples, {args.checkpoint}\n')
-    print(results_table(results))
+    print(results_table(results, args.per_seed))
+    curves = curves_table(results['summary'])
+    print(f'\n{curves}\n' if curves else '')
+    for line in summary_lines(results['summary']):
+        print(line)
     print(f'\nmodel {model:.1f} s, noise {noise:.1f} s' if len(loop.rows) > 1 else '')
     if args.out:
         print(f'results: {save_results(args.out, results)}')

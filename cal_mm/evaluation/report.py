@@ -10,8 +10,9 @@ import torch
 
 from .metrics import UNITS, Predictions
 from .results import sha256_of, software_versions, text_digest
+from .summary import RESAMPLES, summarise
 
-__all__ = ['config_digest', 'describe_results', 'prediction_arrays']
+__all__ = ['config_digest', 'describe_results', 'prediction_arrays', 'predictions_path']
 
 
 def config_digest(cfg: Mapping[str, Any]) -> str:
@@ -28,6 +29,10 @@ def describe_results(
     metainfo: Mapping[str, Any] | None,
     split: str,
     rows: Sequence[Mapping[str, Any]],
+    predictions: Sequence[Predictions | None] | None = None,
+    bootstrap: int = RESAMPLES,
+    reference: Mapping[str, Any] | None = None,
+    reference_source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What :func:`cal_mm.evaluation.save_results` writes.
 
@@ -39,8 +44,15 @@ def describe_results(
         metainfo: the dataset's.
         split: 'val' or 'test', as it was asked for.
         rows: the loop's.
+        predictions: the loop's, of each row.
+        bootstrap: resamples behind the intervals; 0: none.
+        reference: results that mCE refers to.
+        reference_source: where these came from.
     """
     facts = metainfo or {}
+    arrays = [
+        None if p is None else prediction_arrays(p) for p in predictions or [None] * len(rows)
+    ]
     return {
         'config': {'path': config, 'sha256': digest},
         'checkpoint': {
@@ -61,6 +73,13 @@ def describe_results(
         'num_samples': rows[0]['num_samples'] if rows else 0,
         'units': dict(UNITS),
         'software': software_versions(),
+        'summary': summarise(
+            rows,
+            arrays,
+            resamples=bootstrap,
+            reference=reference,
+            reference_source=reference_source,
+        ),
         'rows': list(rows),
     }
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from cal_mm.files import write_atomically
 
+from .summary import summarise
+
 __all__ = [
     'FORMAT',
     'SCHEMA_VERSION',
@@ -27,7 +29,9 @@ __all__ = [
 ]
 
 FORMAT = 'cal_mm.results'
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: 1 has no summary
+READABLE_VERSIONS = (1, 2)
 
 _PACKAGES = (
     'cal_mm',
@@ -63,6 +67,34 @@ _ROW: dict[str, tuple[type, ...]] = {
     'metrics': (dict,),
     'contribution': (dict,),
     'timing': (dict,),
+}
+_SUMMARY: dict[str, tuple[type, ...]] = {
+    'bootstrap': (dict, type(None)),
+    'conditions': (list,),
+    'curves': (list,),
+    'relative_robustness': (int, float, type(None)),
+    'contribution': (list,),
+    'reference': (dict, type(None)),
+}
+_CONDITION: dict[str, tuple[type, ...]] = {
+    **{k: _ROW[k] for k in ('condition', 'protocol', 'attack', 'severity', 'epsilon')},
+    'modalities': (list,),
+    'seeds': (list,),
+    'metrics': (dict,),
+    'relative_robustness': (int, float, type(None)),
+    'contribution': (dict,),
+}
+_CURVE: dict[str, tuple[type, ...]] = {
+    'attack': (str,),
+    'modalities': (list,),
+    'axis': (str, type(None)),
+    'label': (str,),
+    'strengths': (list,),
+}
+_SUMMARY_LISTS = {
+    'conditions': _CONDITION,
+    'curves': {**_CURVE, 'area': (dict,)},
+    'contribution': {**_CURVE, 'mean': (dict,), 'hit': (dict,)},
 }
 
 
@@ -107,17 +139,29 @@ def validate_results(results: Any, where: str = 'results') -> dict:
             f'tools/test.py --out writes it'
         )
     version = results.get('schema_version')
-    if version != SCHEMA_VERSION:
+    if isinstance(version, bool) or version not in READABLE_VERSIONS:
+        readable = ' and '.join(map(str, READABLE_VERSIONS))
         raise ResultsError(
-            f'{where} has schema_version {version!r}, this cal_mm reads {SCHEMA_VERSION}: '
+            f'{where} has schema_version {version!r}, this cal_mm reads {readable}: '
             f'write it again with this version, or read it with the one that wrote it'
         )
     _check_keys(results, _TOP, where)
-    for i, row in enumerate(results['rows']):
-        if not isinstance(row, dict):
-            raise ResultsError(f'{where}: rows[{i}] is {type(row).__name__}, expected an object')
-        _check_keys(row, _ROW, f'{where}: rows[{i}]')
+    _check_objects(results['rows'], _ROW, f'{where}: rows')
+    if version > 1:
+        _check_keys(results, {'summary': (dict,)}, where)
+        _check_keys(results['summary'], _SUMMARY, f'{where}: summary')
+        for name, keys in _SUMMARY_LISTS.items():
+            _check_objects(results['summary'][name], keys, f'{where}: summary.{name}')
     return results
+
+
+def _check_objects(
+    items: Sequence[Any], expected: Mapping[str, tuple[type, ...]], where: str
+) -> None:
+    for i, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise ResultsError(f'{where}[{i}] is {type(item).__name__}, expected an object')
+        _check_keys(item, expected, f'{where}[{i}]')
 
 
 def _check_keys(found: Mapping, expected: Mapping[str, tuple[type, ...]], where: str) -> None:
@@ -133,11 +177,17 @@ def _check_keys(found: Mapping, expected: Mapping[str, tuple[type, ...]], where:
 def save_results(path: str | Path, results: Mapping[str, Any]) -> Path:
     """Write ``results`` to ``path``: whole or not at all; an older file is replaced at once.
 
+    Without a ``summary`` the one that its rows alone give is written.
+
     Raises:
         ResultsError: it does not keep to the schema, or holds a number that JSON lacks (nan, inf).
     """
     path = Path(path)
-    full = {'format': FORMAT, 'schema_version': SCHEMA_VERSION, **results}
+    full = {'format': FORMAT, 'schema_version': SCHEMA_VERSION}
+    full.update({k: v for k, v in results.items() if k not in full})
+    if 'summary' not in full:
+        checked = validate_results({**full, 'schema_version': 1}, str(path))
+        full['summary'] = summarise(checked['rows'])
     validate_results(full, str(path))
     try:
         text = json.dumps(full, indent=1, allow_nan=False) + '\n'

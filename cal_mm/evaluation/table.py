@@ -4,14 +4,19 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ['group_rows', 'render', 'results_table']
+from .summary import condition_groups
 
+__all__ = ['curves_table', 'group_rows', 'render', 'results_table', 'summary_lines']
+
+_ACCURACY = 'accuracy/top1'
 _METRICS = (
     ('f1/macro', 'macro F1', 1),
     ('nll', 'NLL', 3),
     ('ece', 'ECE', 1),
     ('brier', 'Brier', 3),
+    ('aurc', 'AURC', 2),
 )
+_NAMED = 3
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -30,10 +35,7 @@ def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def group_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """Rows of one condition under several noise seeds together, in the order of the first."""
-    groups: dict[tuple, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row['protocol'], row['condition']), []).append(row)
-    return list(groups.values())
+    return [[rows[i] for i in numbers] for numbers in condition_groups(rows)]
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], part: str, key: str) -> float | None:
@@ -46,37 +48,153 @@ def _number(value: float | None, digits: int) -> str:
     return '-' if value is None else f'{value:.{digits}f}'
 
 
-def results_table(results: Mapping[str, Any]) -> str:
-    """Accuracy (mean, deviation and worst over noise seeds), loss against clean, calibration, W.
+def results_table(results: Mapping[str, Any], per_seed: bool = False) -> str:
+    """A line per condition: accuracy, loss against clean, calibration, W.
+
+    Over several noise seeds the mean, its standard deviation and the worst seed.
 
     Args:
-        results: as ``load_results`` gives it; only ``rows`` is read.
+        results: as ``load_results`` gives it; ``rows``, and of the ``summary``, if there is one,
+            the intervals of accuracy.
+        per_seed: also a line per noise seed, under its condition.
     """
-    groups = group_rows(results['rows'])
+    rows = results['rows']
+    groups = group_rows(rows)
     several = any(len(g) > 1 for g in groups)
-    key = 'accuracy/top1'
-    modalities = sorted({m for row in results['rows'] for m in row['contribution']})
-    metrics = [m for m in _METRICS if any(m[0] in row['metrics'] for row in results['rows'])]
+    intervals = _intervals(results)
+    modalities = sorted({m for row in rows for m in row['contribution']})
+    metrics = [m for m in _METRICS if any(m[0] in row['metrics'] for row in rows)]
     header = ['condition', 'acc %']
-    header += ['std', 'worst', 'seeds'] if several else []
+    header += ['95 % interval'] if intervals else []
+    header += ['worst', 'seeds'] if several else []
     header += ['vs clean', *(name for _, name, _ in metrics), *(f'W {m}' for m in modalities)]
-    clean = _mean(groups[0], 'metrics', key) if groups else None
+    clean = _mean(groups[0], 'metrics', _ACCURACY) if groups else None
+
+    def line(name: str, members: Sequence[Mapping[str, Any]], interval: str | None) -> list[str]:
+        accuracy = _mean(members, 'metrics', _ACCURACY)
+        gap = None if accuracy is None or clean is None else accuracy - clean
+        return [
+            name,
+            _accuracy(members),
+            *([interval or ''] if intervals else []),
+            *(_spread(members) if several else []),
+            '' if members is groups[0] or gap is None else f'{gap:+.2f}',
+            *(_number(_mean(members, 'metrics', k), digits) for k, _, digits in metrics),
+            *(_number(_mean(members, 'contribution', m), 3) for m in modalities),
+        ]
+
     lines = []
     for group in groups:
-        accuracy = _mean(group, 'metrics', key)
-        line = [group[0]['condition'], _number(accuracy, 2)]
-        line += _spread(group, key) if several else []
-        gap = None if accuracy is None or clean is None else accuracy - clean
-        line.append('' if group is groups[0] or gap is None else f'{gap:+.2f}')
-        line += [_number(_mean(group, 'metrics', k), digits) for k, _, digits in metrics]
-        line += [_number(_mean(group, 'contribution', m), 3) for m in modalities]
+        first = group[0]
+        name = first['condition']
+        lines.append(line(name, group, intervals.get((first['protocol'], name))))
+        if per_seed and len(group) > 1:
+            lines += [line(f'  seed {row["seed"]}', [row], None) for row in group]
+    return render(header, lines)
+
+
+def _intervals(results: Mapping[str, Any]) -> dict[tuple[str | None, str], str]:
+    found = {}
+    for c in (results.get('summary') or {}).get('conditions', ()):
+        ends = c['metrics'].get(_ACCURACY, {}).get('interval')
+        if ends:
+            found[c['protocol'], c['condition']] = f'{ends[0]:.1f} to {ends[1]:.1f}'
+    return found
+
+
+def _values(group: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [v for row in group if (v := row['metrics'].get(_ACCURACY)) is not None]
+
+
+def _accuracy(group: Sequence[Mapping[str, Any]]) -> str:
+    values = _values(group)
+    if len(values) < 2:
+        return _number(values[0] if values else None, 2)
+    return f'{statistics.fmean(values):.2f} +- {statistics.stdev(values):.2f}'
+
+
+def _spread(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    values = _values(group)
+    return [f'{min(values):.2f}' if len(values) > 1 else '', str(len(group))]
+
+
+def curves_table(summary: Mapping[str, Any]) -> str:
+    """A line per corruption and modality: area, relative robustness, CE, W against strength.
+
+    Empty where only clean was tested.
+
+    Args:
+        summary: of a results file.
+    """
+    if not summary['curves']:
+        return ''
+    against = summary['reference']
+    errors = {_key(c): c for c in (against['corruptions'] if against else ())}
+    weights = {_key(c): c for c in summary['contribution']}
+    header = ['corruption', 'strengths', 'area', 'relative']
+    header += ['CE', 'rel. CE'] if against else []
+    header += ['W falls %', 'rho(W, strength)'] if weights else []
+    lines = []
+    for curve in summary['curves']:
+        line = [curve['label'], _strengths(curve)]
+        line += [_number(curve['area'].get(_ACCURACY), 2), _number(curve['relative_robustness'], 3)]
+        if against:
+            error = errors.get(_key(curve), {})
+            line += [_number(error.get('ce'), 1), _number(error.get('relative_ce'), 1)]
+        if weights:
+            hit = weights.get(_key(curve), {}).get('hit', {})
+            line.append(_per_modality({m: 100 * h['falls'][-1] for m, h in hit.items()}, 0))
+            line.append(_per_modality({m: h['spearman'] for m, h in hit.items()}, 2))
         lines.append(line)
     return render(header, lines)
 
 
-def _spread(group: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    values = [row['metrics'].get(key) for row in group]
-    known = [v for v in values if v is not None]
-    if len(known) < 2:
-        return ['', '', str(len(group))]
-    return [f'{statistics.stdev(known):.2f}', f'{min(known):.2f}', str(len(group))]
+def _key(curve: Mapping[str, Any]) -> tuple:
+    return curve['protocol'], curve['label'], curve['axis'], tuple(curve['modalities'])
+
+
+def _per_modality(values: Mapping[str, float | None], digits: int) -> str:
+    """One value without its name, a few with names, many as their range."""
+    known = [v for v in values.values() if v is not None]
+    if not known:
+        return '-'
+    if len(values) == 1:
+        return _number(known[0], digits)
+    if len(values) <= _NAMED:
+        return ' '.join(f'{m} {_number(v, digits)}' for m, v in values.items())
+    return f'{_number(min(known), digits)} to {_number(max(known), digits)}'
+
+
+def _strengths(curve: Mapping[str, Any]) -> str:
+    if curve['axis'] is None:
+        return '-'
+    points = curve['strengths']
+    if len(points) > 2 and points == list(range(int(points[0]), int(points[-1]) + 1)):
+        return f'{points[0]:g}-{points[-1]:g}'
+    return ','.join(f'{s:g}' for s in points)
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What the columns of :func:`curves_table` are, and the figures over all corruptions."""
+    if not summary['curves']:
+        return []
+    lines = [
+        'area: accuracy over the strength, clean included, averaged; relative: accuracy / clean '
+        f'accuracy, {_number(summary["relative_robustness"], 3)} on average'
+    ]
+    against = summary['reference']
+    if against:
+        scaled = [c for c in against['corruptions'] if c['axis'] is not None]
+        counts = [sum(c[k] is not None for c in scaled) for k in ('ce', 'relative_ce')]
+        lines.append(
+            f'mCE {_number(against["mce"], 1)} over {counts[0]} corruptions, relative mCE '
+            f"{_number(against['relative_mce'], 1)} over {counts[1]} that raise the reference's "
+            f'error (100: as the reference {against["path"]}, whose relative robustness is '
+            f'{_number(against["relative_robustness"], 3)})'
+        )
+    if summary['contribution']:
+        lines.append(
+            'W falls: share of the samples whose W of the modality that is hit is lower at the '
+            "last strength than clean; rho: Spearman's correlation"
+        )
+    return lines

@@ -38,7 +38,7 @@ def test_round_trip(tmp_path):
     path = save_results(tmp_path / 'deep' / 'r.json', make_results())
     found = load_results(path)
     assert found['format'] == 'cal_mm.results'
-    assert found['schema_version'] == 1
+    assert found['schema_version'] == 2
     assert {k: found[k] for k in make_results()} == make_results()
     assert os.listdir(path.parent) == ['r.json']
 
@@ -112,17 +112,24 @@ def test_table():
     ]
     table = results_table({'rows': rows}).splitlines()
     assert table[0].split() == [
-        'condition', 'acc', '%', 'std', 'worst', 'seeds', 'vs', 'clean', 'macro', 'F1', 'NLL', 'W',
-        'a', 'W', 'b',
+        'condition', 'acc', '%', 'worst', 'seeds', 'vs', 'clean', 'macro', 'F1', 'NLL', 'W', 'a',
+        'W', 'b',
     ]  # fmt: skip
     assert set(table[1]) == {'-', ' '}
     assert table[3].split() == (
-        ['g:3@a', '82.00', '2.83', '80.00', '2', '-8.00', '81.0', '0.500', '0.250', '0.750']
+        ['g:3@a', '82.00', '+-', '2.83', '80.00', '2', '-8.00', '81.0', '0.500', '0.250', '0.750']
     )
     assert table[4].split()[:3] == ['drop', 'b', '50.00']
     assert table[5].split()[:2] == ['odd', '-']
     assert len(table) == 6
-    assert 'std' not in results_table({'rows': rows[:1]})
+    assert 'worst' not in results_table({'rows': rows[:1]})
+    seeds = results_table({'rows': rows}, per_seed=True).splitlines()
+    assert [line.split()[:3] for line in seeds[3:6]] == [
+        ['g:3@a', '82.00', '+-'],
+        ['seed', '0', '80.00'],
+        ['seed', '1', '84.00'],
+    ]
+    assert len(seeds) == 8
 
 
 def test_digests(tmp_path):
