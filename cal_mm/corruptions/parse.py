@@ -21,7 +21,7 @@ from .base import SEVERITIES, Corruption
 from .condition import Condition, Modalities, kind_of
 from .modality import MissingModality
 
-__all__ = ['EVENTS', 'EVENT_SHARE', 'attack_names', 'build_corruption', 'parse_attack']
+__all__ = ['EVENTS', 'EVENT_SHARE', 'attack_names', 'build_corruption', 'facts_for', 'parse_attack']
 
 _PATTERN = re.compile(r'^(?P<name>[^:@\s]+)(?::(?P<severity>[^@\s]+))?(?:@(?P<modality>\S+))?$')
 _USAGE = (
@@ -148,16 +148,19 @@ def _targets(
     return found
 
 
+def facts_for(cls: type[Corruption], facts: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``cls`` that a modality's facts fill (``sample_rate``, ``std`` as a unit)."""
+    if not isinstance(facts, Mapping):
+        return {}
+    found = {key: facts.get(cls.fact_keys.get(key, key)) for key in cls.options}
+    return {key: fact for key, fact in found.items() if fact is not None}
+
+
 def build_corruption(
     cls: type[Corruption], modality: str, facts: str | Mapping[str, Any], **kwargs: Any
 ) -> Corruption:
     """``cls`` on ``modality``, with options that the facts know (``sample_rate``) filled in."""
-    if isinstance(facts, Mapping):
-        for key in cls.options:
-            fact = facts.get(cls.fact_keys.get(key, key))
-            if fact is not None:
-                kwargs.setdefault(key, fact)
-    return cls(modality, **kwargs)
+    return cls(modality, **{**facts_for(cls, facts), **kwargs})
 
 
 def parse_attack(

@@ -1,11 +1,13 @@
 """The same corruptions in a training pipeline, as noise augmentation."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cal_mm.registry import CORRUPTIONS, TRANSFORMS
 
 from .base import SEVERITIES, Corruption, check_value
+from .parse import facts_for
 
 __all__ = ['CorruptSample']
 
@@ -16,6 +18,8 @@ class CorruptSample:
 
     Stands before ``PackInputs``, where the values are already of their packed kind. A corruption
     configured without severity or physical value gets a severity drawn from ``severities``.
+    ``MultiModalDataset`` hands it the modalities' facts, so that noise means the same in training
+    as in ``tools/test.py``: ``sample_rate``, and the unit of ``FeatureGaussianNoise``.
 
     Args:
         corruptions: configs for ``CORRUPTIONS``, each with ``modality``.
@@ -44,9 +48,23 @@ class CorruptSample:
             raise ValueError(f'CorruptSample: probability must be in [0, 1], got {probability!r}')
         self.probability = probability
         self.choose = choose
-        self.versions = [self._versions(dict(cfg), severities) for cfg in corruptions]
+        self.severities = tuple(severities)
+        self.cfgs = tuple(dict(cfg) for cfg in corruptions)
+        self.versions = [self._versions(cfg, severities) for cfg in self.cfgs]
         #: the dataset checks these names, and takes away those that it does not read
         self.modalities = tuple(sorted({str(v[0].modality) for v in self.versions}))
+
+    def with_facts(self, facts: Mapping[str, Mapping[str, Any]]) -> 'CorruptSample':
+        """A copy whose corruptions know ``facts``, {m: {'kind': ..., 'sample_rate': ...}}.
+
+        What a config says itself (such as ``sample_rate=8000``) wins.
+        """
+        bound = copy.copy(self)
+        bound.versions = []
+        for cfg, versions in zip(self.cfgs, self.versions, strict=True):
+            known = facts_for(type(versions[0]), facts.get(str(cfg['modality']), {}))
+            bound.versions.append(self._versions({**known, **cfg}, self.severities))
+        return bound
 
     @staticmethod
     def _versions(cfg: dict, severities: Sequence[int]) -> list[Corruption]:

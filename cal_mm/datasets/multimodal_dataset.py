@@ -30,8 +30,9 @@ class MultiModalDataset(BaseDataset):
     so what a sample draws depends neither on workers nor on order. In test mode the epoch is fixed
     at 0. (A ``RepeatDataset`` therefore repeats a sample with the same draw inside one epoch.)
 
-    ``metainfo``: ``classes`` (tuple), ``modalities`` {m: kind and facts}, ``dataset``, ``version``,
-    ``protocol``, ``digest``, ``split``. To concatenate two splits give ``ConcatDataset`` the
+    ``metainfo``: ``classes`` (tuple), ``modalities`` {m: kind and facts of the packed value: the
+    manifest's, as far as no transform has changed them}, ``dataset``, ``version``, ``protocol``,
+    ``digest``, ``split``. To concatenate two splits give ``ConcatDataset`` the
     argument ``ignore_keys='split'``.
 
     Args:
@@ -87,6 +88,7 @@ class MultiModalDataset(BaseDataset):
         self.num_samples = num_samples
         self.kinds = {m: self.manifest['modalities'][m]['kind'] for m in self.modalities}
         self.rows = ArrowRows(Path(data_root) / split, self.modalities)
+        self._facts = {m: dict(self.manifest['modalities'][m]) for m in self.modalities}
         self._epoch = SharedEpoch()
         super().__init__(
             data_root=str(data_root),
@@ -103,10 +105,9 @@ class MultiModalDataset(BaseDataset):
 
     def _described(self, given: dict) -> dict:
         manifest = self.manifest
-        facts = {m: dict(manifest['modalities'][m]) for m in self.modalities}
         described = dict(
             classes=tuple(manifest['classes']),
-            modalities=facts,
+            modalities=self._facts,
             dataset=manifest['name'],
             version=manifest.get('version'),
             protocol=manifest.get('protocol'),
@@ -123,7 +124,11 @@ class MultiModalDataset(BaseDataset):
         return described
 
     def _built(self, pipeline: Sequence[dict | Callable]) -> list[Callable]:
-        """Build the transforms, check their modalities and drop those that have none left."""
+        """Build the transforms, check their modalities and drop those that have none left.
+
+        One with ``with_facts`` is told what is known of the values at its place; one with
+        ``update_facts`` says what it makes of them.
+        """
         built = []
         for step in pipeline:
             transform: Any = TRANSFORMS.build(step) if isinstance(step, dict) else step
@@ -138,6 +143,10 @@ class MultiModalDataset(BaseDataset):
                 if kept != tuple(names):
                     transform = copy.copy(transform)
                     transform.modalities = kept
+            if hasattr(transform, 'with_facts'):
+                transform = transform.with_facts(copy.deepcopy(self._facts))
+            if hasattr(transform, 'update_facts'):
+                transform.update_facts(self._facts)
             built.append(transform)
         return built
 

@@ -146,6 +146,12 @@ class LoadAudio(ModalityTransform):
             raise ValueError(f"crop must be 'start', 'center' or 'random', got {self.crop!r}")
         self._resamplers: dict[int, Resample] = {}
 
+    def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
+        """The rate after resampling."""
+        if self.sample_rate is not None:
+            for modality in self.modalities:
+                facts[modality]['sample_rate'] = self.sample_rate
+
     def apply(self, value: Any, modality: str, results: dict, *args: Any) -> torch.Tensor:
         """Decode ``value`` (bytes or a path)."""
         samples, rate = decode_audio(value)

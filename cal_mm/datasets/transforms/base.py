@@ -64,6 +64,13 @@ class ModalityTransform(BaseTransform):
             results[modality] = self.guarded(results, modality)
         return results
 
+    def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
+        """Change what ``facts`` {m: {'kind': ..., ...}} say of values that the transform changes.
+
+        The dataset calls it once, in the order of the pipeline; the outcome is
+        ``metainfo['modalities']``. By default nothing changes.
+        """
+
     def present(self, results: dict) -> list[str]:
         """The modalities of this transform that the sample has."""
         for modality in self.modalities:

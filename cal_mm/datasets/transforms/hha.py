@@ -159,6 +159,11 @@ class DepthToHHA(ModalityTransform):
             raise ValueError(f'radius must be at least 1 pixel, got {radius}')
         self.intrinsics, self.radius = tuple(intrinsics), radius
 
+    def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
+        """What is packed is an image, so attacks on images apply."""
+        for modality in self.modalities:
+            facts[modality]['kind'] = 'image'
+
     def apply(self, value: Any, modality: str, results: dict, *args: Any) -> torch.Tensor:
         """uint8 [3, H, W]."""
         if not isinstance(value, torch.Tensor) or value.ndim != 3 or value.shape[0] != 1:
