@@ -281,6 +281,9 @@ class Corruption:
             out[key] = {m: [item[key][m] for item in items] for m in batch[key]}
         return out
 
+    def check_model(self, model: Any) -> None:
+        """For attacks on the model: refuse one that they cannot attack, before anything runs."""
+
     def describe(self) -> dict[str, Any]:
         """What a results file says of it: type, modality, parameter, value, unit, ...
 

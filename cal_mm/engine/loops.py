@@ -14,6 +14,7 @@ from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
 from cal_mm.corruptions import CLEAN, Condition, CorruptedDataset
+from cal_mm.corruptions.adversarial_attack import act
 from cal_mm.corruptions.plan import modality_facts, plan_conditions
 from cal_mm.evaluation.functional import per_class_accuracy
 from cal_mm.evaluation.metrics import MultiModalMetric, Predictions
@@ -80,6 +81,8 @@ class RobustnessTestLoop(TestLoop):
         if attacks or drop or protocol:
             facts = modality_facts(getattr(dataset, 'metainfo', None), names)
             self.conditions = plan_conditions(facts, attacks, drop, protocol, seeds, dataset[0])
+            for corruption in (c for condition in self.conditions for c in condition.corruptions):
+                corruption.check_model(_unwrapped(runner.model))
         self._switch: CorruptedDataset | None = None
         if not built:
             self._switch = CorruptedDataset(dataset, self.conditions)
@@ -142,7 +145,7 @@ class RobustnessTestLoop(TestLoop):
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """One batch: corrupt what the workers could not, predict, keep the predictions."""
-        data_batch = self._remember(self._corrupt(data_batch))
+        data_batch = self._attack(self._remember(self._corrupt(data_batch)))
         self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
         start = time.perf_counter()
         with autocast(enabled=self.fp16):
@@ -159,14 +162,25 @@ class RobustnessTestLoop(TestLoop):
         if not self._condition.corruptions:
             return batch
         start = time.perf_counter()
-        for corruption in self._condition.corruptions:
-            if self._switch is None or not corruption.sample_wise:
-                with torch.set_grad_enabled(not corruption.sample_wise):
+        if self._switch is None:
+            for corruption in self._condition.corruptions:
+                if corruption.sample_wise:
                     batch = corruption(batch, _unwrapped(self.runner.model))
         self._noise_seconds += time.perf_counter() - start
         self._noise_seconds += sum(
             s.metainfo.get('noise_seconds', 0.0) for s in batch['data_samples']
         )
+        return batch
+
+    def _attack(self, batch: Any) -> Any:
+        """Attacks on the model, after the rest; what they leave alone may come from the memo."""
+        attacks = [c for c in self._condition.corruptions if not c.sample_wise]
+        if not attacks:
+            return batch
+        start = time.perf_counter()
+        with torch.enable_grad():
+            batch = act(attacks, batch, _unwrapped(self.runner.model))
+        self._noise_seconds += time.perf_counter() - start
         return batch
 
     def _remember(self, batch: Any) -> Any:

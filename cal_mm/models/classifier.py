@@ -2,13 +2,14 @@
 modality.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from cal_mm.models.encoders import shifted_embeddings
 from cal_mm.models.inference import GATES, expert_logits, gate_features
 from cal_mm.models.noise import counter_normal, isolated_rng
 from cal_mm.models.scale import scale_gradient
@@ -180,16 +181,24 @@ class MultiModalClassifier(BaseModel):
         inputs: Mapping[str, Any],
         masks: Mapping[str, Any] | None = None,
         features: Mapping[str, Tensor] | None = None,
+        embedding_shifts: Mapping[str, Tensor] | None = None,
+        modalities: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Encoder outputs {m: [B, H_m]}; cached ``features`` stand in for a frozen encoder's
-        output.
+        output, ``embedding_shifts`` are added to the token embeddings of a text encoder.
+
+        Args:
+            inputs, masks, features, embedding_shifts: the preprocessor's output.
+            modalities: only these; None: all.
         """
         out = {}
-        for m in self.modalities:
-            if features is not None and features.get(m) is not None:
+        for m in self.modalities if modalities is None else modalities:
+            shift = (embedding_shifts or {}).get(m)
+            if shift is None and features is not None and features.get(m) is not None:
                 out[m] = features[m]
             elif m in inputs:
-                out[m] = self.encoders[m](inputs[m], masks.get(m) if masks else None)
+                with shifted_embeddings(self.encoders[m], m, shift):
+                    out[m] = self.encoders[m](inputs[m], masks.get(m) if masks else None)
             else:
                 raise LookupError(
                     f'the model has an encoder for {m!r} but the batch has only {sorted(inputs)}; '
@@ -215,16 +224,18 @@ class MultiModalClassifier(BaseModel):
         masks: Mapping[str, Any] | None = None,
         present: Tensor | None = None,
         features: Mapping[str, Tensor] | None = None,
+        embedding_shifts: Mapping[str, Tensor] | None = None,
         training: bool = False,
     ) -> ForwardState:
         """One pass through encoders, bottlenecks and fusion, with everything it computed.
 
         Args:
-            inputs, data_samples, masks, present, features: the preprocessor's output.
+            inputs, data_samples, masks, present, features, embedding_shifts: the preprocessor's
+                output.
             training: the bottlenecks sample (if a loss component needs it) and the scale nodes are
                 in place.
         """
-        h = self.encode(inputs, masks, features)
+        h = self.encode(inputs, masks, features, embedding_shifts)
         device = next(iter(h.values())).device
         labels = self._labels(data_samples, device)
         noise: dict[str, Tensor] = {}
@@ -286,12 +297,15 @@ class MultiModalClassifier(BaseModel):
         masks: Mapping[str, Any] | None = None,
         present: Tensor | None = None,
         features: Mapping[str, Tensor] | None = None,
+        embedding_shifts: Mapping[str, Tensor] | None = None,
     ) -> Any:
         """See the class for the modes; the other arguments are the preprocessor's output."""
         if mode not in ('tensor', 'loss', 'predict'):
             raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
         training = mode == 'loss'
-        state = self.state(inputs, data_samples, masks, present, features, training)
+        state = self.state(
+            inputs, data_samples, masks, present, features, embedding_shifts, training
+        )
         if mode == 'tensor':
             return state.logits
         if mode == 'loss':
@@ -382,6 +396,19 @@ class MultiModalClassifier(BaseModel):
 
     # ---- inference ----
 
+    def prediction_logits(self, **data: Any) -> Tensor:
+        """The logits [B, C] that ``predict`` reports, gate included, with their gradient.
+
+        Args:
+            data: the preprocessor's output.
+        """
+        return self._final(self.state(**data))[0]
+
+    def _final(self, state: ForwardState) -> tuple[Tensor, Tensor | None]:
+        """Logits after the gate [B, C], and the samples' W [B, M] where it is measured."""
+        weights = None if self.contribution is None else self.contribution.sample_weights(state)
+        return self._gated_logits(state, weights), weights
+
     def _gated_logits(self, state: ForwardState, weights: Tensor | None) -> Tensor:
         if self.gate == 'none' or weights is None or self.contribution is None:
             return state.logits.float()
@@ -402,8 +429,7 @@ class MultiModalClassifier(BaseModel):
     def _predict(
         self, state: ForwardState, data_samples: list[MultiModalDataSample]
     ) -> list[MultiModalDataSample]:
-        weights = None if self.contribution is None else self.contribution.sample_weights(state)
-        logits = self._gated_logits(state, weights)
+        logits, weights = self._final(state)
         scores, labels = logits.softmax(dim=-1), logits.argmax(dim=-1)
         for i, sample in enumerate(data_samples):
             sample.logits, sample.pred_score, sample.pred_label = logits[i], scores[i], labels[i]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-__all__ = ['evaluating']
+__all__ = ['differentiable', 'evaluating']
 
 
 @contextmanager
@@ -18,3 +18,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def differentiable(module: nn.Module) -> Iterator[None]:
+    """Frozen encoders inside ``module`` hand gradients on to their input; they learn nothing."""
+    parts = [m for m in module.modules() if getattr(m, 'passes_gradient', None) is False]
+    try:
+        for part in parts:
+            part.passes_gradient = True  # type: ignore[assignment]
+        yield
+    finally:
+        for part in parts:
+            part.passes_gradient = False  # type: ignore[assignment]

@@ -1,6 +1,7 @@
 """From a collated batch to tensors on the device: one front end per modality."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from cal_mm.registry import FRONTENDS, MODELS, suggestion
 
+from .encoders.embedding import placed_shifts
 from .frontends.base import FrontEndError, check_finite, fault_in
 
 __all__ = ['MultiModalPreprocessor']
@@ -34,7 +36,10 @@ class MultiModalPreprocessor(BaseDataPreprocessor):
       divides by zero or attends to nothing,
     - ``present``: bool [B, M] over the sorted modalities, or None when nothing is missing,
     - ``features``: {m: [B, H_m]} or None,
-    - ``data_samples``: as given (they stay on the CPU).
+    - ``data_samples``: as given (they stay on the CPU),
+    - ``embedding_shifts``: {m: [B, L, E]}, only where the batch holds ``'embedding_shifts': {m:
+      [tensor [tokens, E] or None]}`` (or one tensor [B, L, E]): what an attack adds to the token
+      embeddings of a text. Such a modality is encoded anew, whatever is cached.
 
     When a whole batch lacks a modality, the front end's ``empty`` or else the shape of the first
     batch seen says what the zeros look like; that shape is part of the state dict (buffer
@@ -77,6 +82,7 @@ class MultiModalPreprocessor(BaseDataPreprocessor):
             ValueError: values that the front end cannot take; names the modality and the samples.
         """
         inputs, samples = data['inputs'], data.get('data_samples')
+        shifts = {m: s for m, s in (data.get('embedding_shifts') or {}).items() if not _empty(s)}
         cached = data.get('features') or {}
         xs: dict[str, Tensor] = {}
         masks: dict[str, Tensor | None] = {}
@@ -85,7 +91,8 @@ class MultiModalPreprocessor(BaseDataPreprocessor):
         count = 0
         with torch.autocast(self.device.type, enabled=False):
             for column, name in enumerate(self.modalities):
-                stored = self._stored(cached.get(name), inputs.get(name))
+                known_features = None if name in shifts else cached.get(name)
+                stored = self._stored(known_features, inputs.get(name))
                 values = self._values(inputs, name) if stored is None else stored
                 count, missing = len(values), _missing(values)
                 if missing:
@@ -96,13 +103,29 @@ class MultiModalPreprocessor(BaseDataPreprocessor):
                         features[name] = known
                         continue
                 xs[name], masks[name] = self._batch(column, name, values, missing, samples)
-        return dict(
+        out = dict(
             inputs=xs,
             masks=masks,
             present=self._present(absent, count),
             features=features or None,
             data_samples=samples,
         )
+        if shifts:
+            out['embedding_shifts'] = {
+                m: placed_shifts(m, shift, xs[m], masks[m]) for m, shift in shifts.items()
+            }
+        return out
+
+    @contextmanager
+    def not_recording(self) -> Iterator[None]:
+        """Inside, no shape is taken down from the batches that pass."""
+        flags = self._recorded, self._recorded_widths
+        everything = [True] * len(self.modalities)
+        self._recorded, self._recorded_widths = everything, list(everything)
+        try:
+            yield
+        finally:
+            self._recorded, self._recorded_widths = flags
 
     @staticmethod
     def _stored(features: Any, values: Sequence[Any] | None) -> Any:
@@ -300,6 +323,10 @@ def _missing(values: Sequence[Any]) -> list[int]:
     if isinstance(values, Tensor):
         return []
     return [i for i, value in enumerate(values) if value is None]
+
+
+def _empty(shifts: Any) -> bool:
+    return not isinstance(shifts, Tensor) and all(s is None for s in shifts)
 
 
 def _others(count: int, missing: list[int]) -> Sequence[int]:

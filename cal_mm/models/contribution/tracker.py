@@ -165,7 +165,6 @@ class ContributionTracker(nn.Module):
             buffer.copy_(getattr(estimate, name).to(buffer))
         self.measured.fill_(True)
 
-    @torch.no_grad()
     def typicalities(self, features: Mapping[str, Tensor]) -> Tensor:
         """a [B, M] of encoder features; ones where no typicality is fitted."""
         if self.typicality is None:
@@ -173,7 +172,6 @@ class ContributionTracker(nn.Module):
             return torch.ones(first.shape[0], len(self.modalities), device=first.device)
         return torch.stack([self.typicality[m](features[m]) for m in self.modalities], dim=1)
 
-    @torch.no_grad()
     def sample_weights(self, state: ForwardState) -> Tensor:
         """Label-free W per sample, [B, M], sums to one over the present modalities.
 

@@ -3,6 +3,7 @@
 from .base import BaseEncoder
 from .cache import CachedFeatureDataset, FeatureStore, cache_key, compute_features
 from .cnn import AudioCNN, SmallImageCNN
+from .embedding import embedding_module, observed_embeddings, shifted_embeddings
 from .features import IdentityEncoder, MLPEncoder
 from .hf_text import HFTextEncoder
 from .resources import resolve_resource
@@ -22,5 +23,8 @@ __all__ = [
     'TimmEncoder',
     'cache_key',
     'compute_features',
+    'embedding_module',
+    'observed_embeddings',
     'resolve_resource',
+    'shifted_embeddings',
 ]

@@ -47,6 +47,8 @@ class BaseEncoder(nn.Module):
             )
         self.out_channels = int(out_channels)
         self.frozen = False
+        #: set by ``differentiable``: a frozen encoder hands gradients on to its input
+        self.passes_gradient = False
         self._facts = facts
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -61,12 +63,12 @@ class BaseEncoder(nn.Module):
             mask: [B, L], true (or non-zero) where a position is valid; None: all are.
 
         Returns:
-            float [B, out_channels]; without a gradient when frozen.
+            float [B, out_channels]; without a gradient when frozen (but see ``differentiable``).
 
         Raises:
             ValueError: the result is not [B, out_channels].
         """
-        if self.frozen:
+        if self.frozen and not self.passes_gradient:
             with torch.no_grad():
                 out = self.encode(x, mask)
         else:
@@ -89,6 +91,10 @@ class BaseEncoder(nn.Module):
         """Set the mode; a frozen encoder stays in evaluation mode."""
         super().train(mode and not self.frozen)
         return self
+
+    def embedding_module(self) -> nn.Module | None:
+        """Turns token ids [B, L] into embeddings [B, L, E], for attacks; None: nothing does."""
+        return None
 
     def digest(self) -> str:
         """sha256 over class, options and weights: equal digests give equal features."""

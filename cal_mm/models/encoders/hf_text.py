@@ -67,6 +67,10 @@ class HFTextEncoder(BaseEncoder):
         if frozen:
             self.freeze()
 
+    def embedding_module(self) -> nn.Module | None:
+        """The word embeddings, before positions and normalisation."""
+        return self.net.get_input_embeddings()
+
     def _settle_pooler(self) -> None:
         """Drop a pooler that is not used: DDP refuses parameters without a gradient."""
         pooler = getattr(self.net, 'pooler', None)
