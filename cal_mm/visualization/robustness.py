@@ -1,6 +1,5 @@
-"""Accuracy against severity, per corruption and modality, for one or several models."""
+"""A metric against severity, per corruption and modality, for one or several models."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,45 +9,17 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from cal_mm.evaluation.results import load_results
-from cal_mm.evaluation.table import group_rows
+from cal_mm.evaluation.severity import Curve
 
-from .style import _RC, new_figure, save_figure, series_styles
+from .panels import check_same_data, common_curves, panel_grid, panel_title, strength_axis
+from .style import _RC, save_figure, series_styles
 
 __all__ = ['draw_robustness', 'model_names', 'plot_robustness']
 
-_MAX_COLUMNS = 4
+_ACCURACY = 'accuracy/top1'
 
-#: (attack, modalities, 'severity' or 'epsilon') -> {strength: values over the noise seeds}
-Panels = dict[tuple[str, str, str], dict[float, list[float]]]
-
-
-def _strength(row: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Which axis a row belongs on, and where; None for conditions without a scale."""
-    for axis in ('severity', 'epsilon'):
-        if row[axis] is not None:
-            return axis, float(row[axis])
-    return None
-
-
-def _collect(results: Mapping[str, Any], metric: str) -> tuple[float | None, Panels, dict]:
-    """The clean value, the curves, and the conditions without a scale {label: values}."""
-    clean: float | None = None
-    curves: Panels = {}
-    points: dict[str, list[float]] = {}
-    for group in group_rows(results['rows']):
-        values = [v for row in group if (v := row['metrics'].get(metric)) is not None]
-        row = group[0]
-        if not values:
-            continue
-        where = _strength(row)
-        if row['attack'] is None:
-            clean = statistics.fmean(values)
-        elif where is None:
-            points.setdefault(row['condition'], []).extend(values)
-        else:
-            key = (row['attack'], ' + '.join(row['modalities']), where[0])
-            curves.setdefault(key, {}).setdefault(where[1], []).extend(values)
-    return clean, curves, points
+#: mean, low, high of a metric at one strength; low == high without a band
+Point = tuple[float, float, float]
 
 
 def model_names(files: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -61,16 +32,61 @@ def model_names(files: Sequence[Mapping[str, Any]]) -> list[str]:
     return [n if names.count(n) == 1 else f'{n} #{i + 1}' for i, n in enumerate(names)]
 
 
+class _File:
+    """A results file's points and what its bands are."""
+
+    def __init__(self, results: Mapping[str, Any], curves: Mapping[tuple, Curve], metric: str):
+        self.rows, self.metric, self.all = results['rows'], metric, curves
+        self.bands: set[str] = set()
+        self.intervals = {
+            (c['protocol'], c['condition']): c['metrics'].get(metric, {}).get('interval')
+            for c in (results.get('summary') or {}).get('conditions', ())
+        }
+        clean = [i for i, row in enumerate(self.rows) if row['attack'] is None]
+        self.clean = self.point(clean) if clean else None
+        #: the curves that have the metric
+        self.curves = {k: c for k, c in curves.items() if self.series(c)}
+
+    def point(self, numbers: Sequence[int]) -> Point | None:
+        """Mean over noise seeds and one deviation; of one seed the interval of the summary."""
+        known = [v for i in numbers if (v := self.rows[i]['metrics'].get(self.metric)) is not None]
+        if not known:
+            return None
+        mean = statistics.fmean(known)
+        if len(known) > 1:
+            self.bands.add('one standard deviation over noise seeds')
+            spread = statistics.stdev(known)
+            return mean, mean - spread, mean + spread
+        row = self.rows[numbers[0]]
+        ends = self.intervals.get((row['protocol'], row['condition']))
+        if ends:
+            self.bands.add('95 % bootstrap interval')
+            return mean, ends[0], ends[1]
+        return mean, mean, mean
+
+    def series(self, curve: Curve) -> dict[float, Point]:
+        """Point at each strength, clean at 0."""
+        found = {}
+        for strength, numbers in zip(curve.strengths, curve.members, strict=True):
+            point = self.point(numbers)
+            if point is not None:
+                found[strength] = point
+        if found and self.clean is not None and curve.axis is not None:
+            found = {0.0: self.clean, **found}
+        return found
+
+
 def draw_robustness(
     files: Sequence[Mapping[str, Any]],
     labels: Sequence[str] | None = None,
-    metric: str = 'accuracy/top1',
+    metric: str = _ACCURACY,
     title: str | None = None,
 ) -> Figure:
     """A panel per corruption and modality, a line per model; strength 0 is clean.
 
-    Over several noise seeds the line is the mean and the band one standard deviation. Conditions
-    without a scale (missing, physical values) share a last panel of their own.
+    Over several noise seeds the line is the mean and the band one standard deviation; for one seed
+    the band is the interval of the file's summary. Conditions without a scale (missing, physical
+    values) share a last panel of their own.
 
     Args:
         files: results as ``load_results`` gives them.
@@ -79,76 +95,80 @@ def draw_robustness(
         title: over the figure.
 
     Raises:
-        ValueError: labels that do not match the files, or no condition but clean.
+        ValueError: labels that do not match the files, files of different data, several files
+            without a common corruption, or no condition but clean.
     """
     labels = list(labels) if labels else model_names(files)
-    if len(labels) != len(files):
-        raise ValueError(f'{len(labels)} labels for {len(files)} results files')
-    found = [_collect(r, metric) for r in files]
-    panels = list(dict.fromkeys(key for _, curves, _ in found for key in curves))
-    others = list(dict.fromkeys(label for _, _, points in found for label in points))
-    count = len(panels) + bool(others)
-    if not count:
+    check_same_data(files, labels)
+    found = [_File(f, c, metric) for f, c in zip(files, common_curves(files), strict=True)]
+    every = {key: curve for f in found for key, curve in f.curves.items()}
+    panels = [key for key, curve in every.items() if curve.axis is not None]
+    others = [key for key, curve in every.items() if curve.axis is None]
+    if not every:
+        known = sorted({k for f in files for row in f['rows'] for k in row['metrics']})
         raise ValueError(
-            f'there is nothing to draw: no condition but clean has the metric {metric!r}; run '
-            f'tools/test.py with --attack, --drop or --protocol'
+            f'there is nothing to draw: no condition but clean has the metric {metric!r} (metrics '
+            f'of these files: {", ".join(known) or "none"}); run tools/test.py with --attack, '
+            f'--drop or --protocol'
         )
-    columns = min(_MAX_COLUMNS, count)
-    figure, axes = new_figure(math.ceil(count / columns), columns)
-    flat = [ax for line in axes for ax in line]
     with matplotlib.rc_context(_RC):
-        for ax, key in zip(flat, panels, strict=False):
-            _curves(ax, key, found, labels)
-        if others:
-            _points(flat[len(panels)], others, found, labels)
-        for ax in flat[count:]:
-            ax.set_visible(False)
-        _share_limits(flat[:count])
-        for ax in flat[:count:columns]:
-            ax.set_ylabel(_axis_label(metric))
-        _legend(figure, labels)
+        figure, axes, last = panel_grid(len(panels), len(others))
+        for ax, key in zip(axes, panels, strict=True):
+            _lines(ax, key, found, labels)
+            ax.set_title(panel_title(every[key], list(every)))
+        if last is not None:
+            _points(last, others, found, labels)
+        drawn = [*axes, *([] if last is None else [last])]
+        _share_limits(drawn)
+        for ax in drawn:
+            if ax.get_gid() == 'first of a row' or ax is last:
+                ax.set_ylabel(_axis_label(metric))
+        _legend(figure, labels, sorted({b for f in found for b in f.bands}))
         if title:
             figure.suptitle(title)
     return figure
 
 
-def _curves(
-    ax: Any, key: tuple[str, str, str], found: Sequence[Any], labels: Sequence[str]
-) -> None:
-    for (clean, curves, _), label, style in zip(found, labels, series_styles(), strict=False):
-        if key not in curves:
+def _lines(ax: Any, key: tuple, found: Sequence[_File], labels: Sequence[str]) -> None:
+    for file, label, style in zip(found, labels, series_styles(), strict=False):
+        if key not in file.curves:
             continue
-        series = {**({0.0: [clean]} if clean is not None else {}), **curves[key]}
+        series = file.series(file.curves[key])
         xs = sorted(series)
-        means = [statistics.fmean(series[x]) for x in xs]
-        spread = [statistics.stdev(series[x]) if len(series[x]) > 1 else 0.0 for x in xs]
-        ax.plot(xs, means, label=label, **style)
-        if any(spread):
-            low = [m - s for m, s in zip(means, spread, strict=True)]
-            high = [m + s for m, s in zip(means, spread, strict=True)]
+        ax.plot(xs, [series[x][0] for x in xs], label=label, **style)
+        low, high = ([series[x][i] for x in xs] for i in (1, 2))
+        if low != high:
             ax.fill_between(xs, low, high, color=style['color'], alpha=0.15, linewidth=0)
-    attack, modalities, axis = key
-    ticks = sorted({x for _, curves, _ in found for x in curves.get(key, ())} | {0.0})
-    ax.set_xticks(ticks, ['clean' if t == 0 else f'{t:g}' for t in ticks])
-    where = modalities if modalities.count('+') < 2 else f'{modalities.count("+") + 1} modalities'
-    ax.set(title=f'{attack.replace("_", " ")} on {where}', xlabel=axis)
+    strength_axis(ax, [f.curves[key] for f in found if key in f.curves])
 
 
-def _points(ax: Any, others: Sequence[str], found: Sequence[Any], labels: Sequence[str]) -> None:
+def _points(
+    ax: Any, others: Sequence[tuple], found: Sequence[_File], labels: Sequence[str]
+) -> None:
     """Models side by side for each condition without a scale."""
     step = 0.5 / max(1, len(labels))
-    for i, ((_, _, points), style) in enumerate(zip(found, series_styles(), strict=False)):
-        marks = [(j, points[o]) for j, o in enumerate(others) if o in points]
-        xs = [j + (i - (len(labels) - 1) / 2) * step for j, _ in marks]
-        means = [statistics.fmean(v) for _, v in marks]
-        errors = [statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in marks]
-        ax.errorbar(
-            xs, means, errors, fmt=style['marker'], color=style['color'], capsize=2, linewidth=1
-        )
+    names = [''] * len(others)
+    for i, (file, style) in enumerate(zip(found, series_styles(), strict=False)):
+        for j, key in enumerate(others):
+            if key not in file.curves:
+                continue
+            names[j] = file.curves[key].label
+            mean, low, high = file.series(file.curves[key])[1.0]
+            x = j + (i - (len(labels) - 1) / 2) * step
+            # an interval need not be symmetric, nor hold the mean to the last bit
+            errors = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
+            ax.errorbar(
+                [x],
+                [mean],
+                errors if low != high else None,
+                fmt=style['marker'],
+                color=style['color'],
+                capsize=2,
+                linewidth=1,
+            )
     rotation = 0 if len(others) <= 2 else 30
-    ax.set_xticks(
-        range(len(others)), others, rotation=rotation, ha='right' if rotation else 'center'
-    )
+    align = 'right' if rotation else 'center'
+    ax.set_xticks(range(len(others)), names, rotation=rotation, ha=align)
     ax.set_xlim(-0.6, len(others) - 0.4)
     ax.set_title('other conditions')
 
@@ -162,24 +182,39 @@ def _share_limits(axes: Sequence[Any]) -> None:
 
 
 def _axis_label(metric: str) -> str:
-    names = {'accuracy/top1': 'accuracy (%)', 'f1/macro': 'macro F1 (%)', 'nll': 'NLL (nats)'}
+    names = {
+        _ACCURACY: 'accuracy (%)',
+        'f1/macro': 'macro F1 (%)',
+        'nll': 'NLL (nats)',
+        'ece': 'ECE (%)',
+        'brier': 'Brier score',
+        'aurc': 'AURC (%)',
+        'e_aurc': 'E-AURC (%)',
+    }
     return names.get(metric, metric)
 
 
-def _legend(figure: Figure, labels: Sequence[str]) -> None:
+def _legend(figure: Figure, labels: Sequence[str], bands: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], label=name, **s) for name, s in zip(labels, series_styles(), strict=False)
     ]
-    figure.legend(handles=handles, loc='outside lower center', ncols=min(4, len(labels)))
+    title = f'band: {", or of one seed: ".join(reversed(bands))}' if bands else None
+    figure.legend(
+        handles=handles,
+        loc='outside lower center',
+        ncols=min(4, len(labels)),
+        title=title,
+        title_fontsize='small',
+    )
 
 
 def plot_robustness(
     results: Sequence[str | Path],
     out: str | Path,
     labels: Sequence[str] | None = None,
-    metric: str = 'accuracy/top1',
+    metric: str = _ACCURACY,
     formats: Sequence[str] = ('png', 'svg'),
     title: str | None = None,
 ) -> list[Path]:

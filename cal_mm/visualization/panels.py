@@ -1,0 +1,103 @@
+"""A panel per corruption and modality: what the figures over severity share."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from cal_mm.evaluation.severity import Curve, curves_of
+
+from .style import new_figure
+
+__all__ = ['check_same_data', 'common_curves', 'panel_grid', 'panel_title', 'strength_axis']
+
+_TITLE = 30  # characters on a line
+_MANY = 12  # panels from which on they are smaller
+_FULL_ROW = 4  # conditions without a scale from which on they get a row of their own
+
+
+def check_same_data(files: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
+    """See that models in one figure were tested on the same samples.
+
+    Raises:
+        ValueError: labels that do not match the files, or files of different data or splits.
+    """
+    if len(labels) != len(files):
+        raise ValueError(f'{len(labels)} labels for {len(files)} results files')
+    for key in ('digest', 'split'):
+        values = [f['dataset'].get(key) for f in files]
+        if len(set(values)) > 1:
+            listed = ', '.join(f'{n}: {v}' for n, v in zip(labels, values, strict=True))
+            raise ValueError(
+                f'these results are not of the same data, so they cannot be in one figure: dataset '
+                f'{key} {listed}'
+            )
+
+
+def common_curves(files: Sequence[Mapping[str, Any]]) -> list[dict[tuple, Curve]]:
+    """Each file's curves by their keys.
+
+    Raises:
+        ValueError: several files of which no two have a corruption in common.
+    """
+    found = [{c.key: c for c in curves_of(f['rows'])} for f in files]
+    keys = [k for curves in found for k in curves]
+    if len(files) > 1 and keys and len(set(keys)) == len(keys):
+        names = [', '.join(list(dict.fromkeys(c.label for c in f.values()))[:3]) for f in found]
+        told = '; '.join(f'file {i + 1}: {n or "only clean"}' for i, n in enumerate(names))
+        raise ValueError(
+            f'these results have no corruption in common, so there is nothing to compare in one '
+            f'figure ({told}): test all models with the same --protocol or --attack'
+        )
+    return found
+
+
+def panel_grid(panels: int, others: int = 0) -> tuple[Figure, list[Any], Any]:
+    """A figure of ``panels`` panels and, with ``others`` > 0, one for conditions without a scale.
+
+    Up to four columns for few panels, at most six for many, and smaller ones then. The last panel
+    has a row of its own where it holds more than four conditions.
+
+    Returns:
+        (figure, the panels, the last panel or None).
+    """
+    wide = others > _FULL_ROW
+    cells = panels + (0 if wide else bool(others))
+    columns = cells if 0 < cells <= 4 else min(6, max(4, math.ceil(math.sqrt(1.2 * cells))))
+    if wide:
+        columns = max(columns, 2)
+    rows = math.ceil(cells / columns) + wide
+    size = (2.7, 2.25) if cells > _MANY else (3.4, 2.7)
+    figure, grid = new_figure(rows, columns, *size)
+    flat = [ax for line in grid for ax in line]
+    last = None
+    if wide:
+        last = figure.add_subplot(grid[0][0].get_gridspec()[-1, :])
+    elif others:
+        last = flat[panels]
+    for ax in flat[cells:]:
+        ax.remove()
+    for ax in flat[:cells:columns]:
+        ax.set_gid('first of a row')
+    return figure, flat[:panels], last
+
+
+def panel_title(curve: Curve, keys: Sequence[tuple]) -> str:
+    """Corruption and modalities; the protocol too where the figure has several."""
+    modalities = curve.modalities
+    where = ' + '.join(modalities) if len(modalities) < 3 else f'{len(modalities)} modalities'
+    title = f'{curve.attack.replace("_", " ")} on {where}'
+    if len({key[:2] for key in keys}) > 1 and curve.protocol:
+        title += (
+            f' ({curve.protocol} v{curve.version})' if curve.version else f' ({curve.protocol})'
+        )
+    return '\n'.join(textwrap.wrap(title, _TITLE))
+
+
+def strength_axis(ax: Any, curves: Sequence[Curve]) -> None:
+    """Ticks at clean and at every strength of ``curves``."""
+    ticks = [0.0, *sorted({s for c in curves for s in c.strengths})]
+    ax.set_xticks(ticks, ['clean' if t == 0 else f'{t:g}' for t in ticks])
+    ax.set_xlabel(curves[0].axis)
