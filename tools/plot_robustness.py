@@ -9,6 +9,7 @@ import argparse
 
 from cal_mm.cli import run
 from cal_mm.visualization import plot_contribution, plot_robustness
+from cal_mm.visualization.robustness import BANDS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +20,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument('results', nargs='+', help='files that tools/test.py --out wrote')
     found.add_argument('--labels', nargs='+', help="a name per file (default: its config's)")
     found.add_argument('--metric', default='accuracy/top1', help='which metric to draw')
+    found.add_argument(
+        '--band',
+        choices=BANDS,
+        default='interval',
+        help='95 %% interval over samples where the file has it, or deviation over noise seeds',
+    )
     found.add_argument(
         '--contribution',
         action='store_true',
@@ -36,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Draw and say where."""
     files = plot_robustness(
-        args.results, args.out, args.labels, args.metric, args.formats, args.title
+        args.results, args.out, args.labels, args.metric, args.formats, args.title, args.band
     )
     if args.contribution:
         base = files[0].with_suffix('')

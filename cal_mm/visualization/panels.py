@@ -13,7 +13,8 @@ from .style import new_figure
 
 __all__ = ['check_same_data', 'common_curves', 'panel_grid', 'panel_title', 'strength_axis']
 
-_TITLE = 30  # characters on a line
+_TITLE = 30  # characters on a line, and in small panels:
+_SMALL_TITLE = 24
 _MANY = 12  # panels from which on they are smaller
 _FULL_ROW = 4  # conditions without a scale from which on they get a row of their own
 
@@ -93,7 +94,8 @@ def panel_title(curve: Curve, keys: Sequence[tuple]) -> str:
         title += (
             f' ({curve.protocol} v{curve.version})' if curve.version else f' ({curve.protocol})'
         )
-    return '\n'.join(textwrap.wrap(title, _TITLE))
+    width = _SMALL_TITLE if len(keys) > _MANY else _TITLE
+    return '\n'.join(textwrap.wrap(title, width))
 
 
 def strength_axis(ax: Any, curves: Sequence[Curve]) -> None:

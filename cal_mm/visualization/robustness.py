@@ -14,7 +14,9 @@ from cal_mm.evaluation.severity import Curve
 from .panels import check_same_data, common_curves, panel_grid, panel_title, strength_axis
 from .style import _RC, save_figure, series_styles
 
-__all__ = ['draw_robustness', 'model_names', 'plot_robustness']
+__all__ = ['BANDS', 'draw_robustness', 'model_names', 'plot_robustness']
+
+BANDS = ('interval', 'seeds')
 
 _ACCURACY = 'accuracy/top1'
 
@@ -33,36 +35,40 @@ def model_names(files: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 class _File:
-    """A results file's points and what its bands are."""
+    """A results file's points and their bands: of one kind, so that widths can be compared."""
 
-    def __init__(self, results: Mapping[str, Any], curves: Mapping[tuple, Curve], metric: str):
-        self.rows, self.metric, self.all = results['rows'], metric, curves
-        self.bands: set[str] = set()
+    def __init__(
+        self, results: Mapping[str, Any], curves: Mapping[tuple, Curve], metric: str, band: str
+    ) -> None:
+        self.rows, self.metric = results['rows'], metric
         self.intervals = {
             (c['protocol'], c['condition']): c['metrics'].get(metric, {}).get('interval')
             for c in (results.get('summary') or {}).get('conditions', ())
         }
+        if band == 'seeds' or not any(self.intervals.values()):
+            self.intervals = {}
+        self.bands: set[str] = set()
         clean = [i for i, row in enumerate(self.rows) if row['attack'] is None]
         self.clean = self.point(clean) if clean else None
         #: the curves that have the metric
         self.curves = {k: c for k, c in curves.items() if self.series(c)}
 
     def point(self, numbers: Sequence[int]) -> Point | None:
-        """Mean over noise seeds and one deviation; of one seed the interval of the summary."""
+        """Mean over noise seeds with its interval in the summary, else with one deviation."""
         known = [v for i in numbers if (v := self.rows[i]['metrics'].get(self.metric)) is not None]
         if not known:
             return None
         mean = statistics.fmean(known)
-        if len(known) > 1:
-            self.bands.add('one standard deviation over noise seeds')
-            spread = statistics.stdev(known)
-            return mean, mean - spread, mean + spread
         row = self.rows[numbers[0]]
         ends = self.intervals.get((row['protocol'], row['condition']))
         if ends:
-            self.bands.add('95 % bootstrap interval')
+            self.bands.add('95 % bootstrap interval over samples')
             return mean, ends[0], ends[1]
-        return mean, mean, mean
+        if self.intervals or len(known) < 2:
+            return mean, mean, mean
+        self.bands.add('one standard deviation over noise seeds')
+        spread = statistics.stdev(known)
+        return mean, mean - spread, mean + spread
 
     def series(self, curve: Curve) -> dict[float, Point]:
         """Point at each strength, clean at 0."""
@@ -81,11 +87,13 @@ def draw_robustness(
     labels: Sequence[str] | None = None,
     metric: str = _ACCURACY,
     title: str | None = None,
+    band: str = 'interval',
 ) -> Figure:
     """A panel per corruption and modality, a line per model; strength 0 is clean.
 
-    Over several noise seeds the line is the mean and the band one standard deviation; for one seed
-    the band is the interval of the file's summary. Conditions without a scale (missing, physical
+    The line is the mean over the noise seeds. The band is the bootstrap interval of the file's
+    summary, or with ``band='seeds'``, and where there is none, one standard deviation over the
+    noise seeds. Conditions without a scale (missing, physical
     values) share a last panel of their own.
 
     Args:
@@ -93,14 +101,17 @@ def draw_robustness(
         labels: name of each model; by default its config's.
         metric: key in ``metrics``.
         title: over the figure.
+        band: 'interval' or 'seeds'.
 
     Raises:
-        ValueError: labels that do not match the files, files of different data, several files
-            without a common corruption, or no condition but clean.
+        ValueError: another band, labels that do not match the files, files of different data,
+            several files without a common corruption, or no condition but clean.
     """
+    if band not in BANDS:
+        raise ValueError(f'band must be one of {", ".join(BANDS)}, got {band!r}')
     labels = list(labels) if labels else model_names(files)
     check_same_data(files, labels)
-    found = [_File(f, c, metric) for f, c in zip(files, common_curves(files), strict=True)]
+    found = [_File(f, c, metric, band) for f, c in zip(files, common_curves(files), strict=True)]
     every = {key: curve for f in found for key, curve in f.curves.items()}
     panels = [key for key, curve in every.items() if curve.axis is not None]
     others = [key for key, curve in every.items() if curve.axis is None]
@@ -177,8 +188,9 @@ def _share_limits(axes: Sequence[Any]) -> None:
     """One vertical scale, so that panels can be compared."""
     low = min(ax.get_ylim()[0] for ax in axes)
     high = max(ax.get_ylim()[1] for ax in axes)
+    pad = 0.03 * (high - low)
     for ax in axes:
-        ax.set_ylim(low, high)
+        ax.set_ylim(low - pad, high + pad)
 
 
 def _axis_label(metric: str) -> str:
@@ -200,7 +212,7 @@ def _legend(figure: Figure, labels: Sequence[str], bands: Sequence[str]) -> None
     handles = [
         Line2D([], [], label=name, **s) for name, s in zip(labels, series_styles(), strict=False)
     ]
-    title = f'band: {", or of one seed: ".join(reversed(bands))}' if bands else None
+    title = f'band: {" or ".join(bands)}' if bands else None
     figure.legend(
         handles=handles,
         loc='outside lower center',
@@ -217,6 +229,7 @@ def plot_robustness(
     metric: str = _ACCURACY,
     formats: Sequence[str] = ('png', 'svg'),
     title: str | None = None,
+    band: str = 'interval',
 ) -> list[Path]:
     """Draw results files of ``tools/test.py --out`` into one figure.
 
@@ -227,6 +240,7 @@ def plot_robustness(
         metric: which metric is drawn.
         formats: 'png', 'svg' or 'pdf'.
         title: over the figure.
+        band: 'interval' or 'seeds', see :func:`draw_robustness`.
 
     Returns:
         The files written.
@@ -235,5 +249,5 @@ def plot_robustness(
         FileNotFoundError, ResultsError: see :func:`cal_mm.evaluation.load_results`.
         ValueError: see :func:`draw_robustness`.
     """
-    figure = draw_robustness([load_results(p) for p in results], labels, metric, title)
+    figure = draw_robustness([load_results(p) for p in results], labels, metric, title, band)
     return save_figure(figure, out, formats)
