@@ -34,6 +34,7 @@ __all__ = [
     'ENCODERS',
     'FRONTENDS',
     'FUSIONS',
+    'GATES',
     'HOOKS',
     'LOOPS',
     'LOSSES',
@@ -144,6 +145,7 @@ for _name in (
 ENCODERS = _own('encoder', 'cal_mm.models.encoders')
 FRONTENDS = _own('front end', 'cal_mm.models.frontends')
 FUSIONS = _own('fusion', 'cal_mm.models.fusions')
+GATES = _own('gate', 'cal_mm.models.gates')
 BOTTLENECKS = _own('bottleneck', 'cal_mm.models.bottlenecks')
 CONTRIBUTIONS = _own('contribution estimator', 'cal_mm.models.contribution')
 CONTRIBUTION_SOURCES = _own('contribution source', 'cal_mm.engine.sources')

@@ -235,7 +235,10 @@ OPTION_MISTAKES = [
     ('model.losses.0.beta=1', ['model.losses']),
     ('modle.gate=none', ["'modle'", "'model'"]),
     ('train_dataloader.dataset.data_rot=x', ["Did you mean 'data_root'"]),
-    ('model.gate=contributon', ["unknown gate 'contributon'", 'contribution']),
+    (
+        'model.gate=contributon',
+        ["'contributon' is not a registered gate", "Did you mean 'contribution'"],
+    ),
     ('optim_wrapper.optimizer.type=SGDD', ["'SGDD' is not a registered optimizer", "'SGD'"]),
 ]
 

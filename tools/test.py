@@ -4,6 +4,7 @@
     python tools/test.py CONFIG CHECKPOINT --attack gaussian:3@image noise:snr_db=5@audio
     python tools/test.py CONFIG CHECKPOINT --drop audio --protocol clipped --out results.json
     python tools/test.py CONFIG CHECKPOINT --protocol clipped --reference concat.json
+    python tools/test.py CONFIG CHECKPOINT --gate uncertainty --attack noise:1-5
 
 Prints a table, a line per condition; --out writes the results (docs/results_schema.md).
 Exit status: 0 done, 1 failed, 2 wrong usage.
@@ -35,7 +36,8 @@ from cal_mm.evaluation.report import (
 )
 from cal_mm.evaluation.summary import RESAMPLES
 from cal_mm.evaluation.table import curves_table, summary_lines
-from cal_mm.registry import DATASETS
+from cal_mm.models.gates import GATE_NAMES
+from cal_mm.registry import DATASETS, GATES, UnknownComponentError, suggestion
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +71,11 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         metavar='N',
         help="noise seeds 0 to N - 1 (default: the protocol's, else 1)",
+    )
+    found.add_argument(
+        '--gate',
+        metavar='NAME',
+        help=f"how predictions are made, in place of the config's: {', '.join(GATE_NAMES)}",
     )
     found.add_argument('--split', choices=['val', 'test'], default='test')
     found.add_argument('--out', metavar='FILE', help='write the results here (JSON)')
@@ -107,6 +114,12 @@ def _check(args: argparse.Namespace, loader: Any, encoders: Any) -> dict[str, An
     Returns:
         The reference's results, where one was asked for.
     """
+    if args.gate is not None and GATES.get(args.gate) is None:
+        known = ', '.join(GATE_NAMES)
+        near = suggestion(args.gate, list(GATES.module_dict))
+        raise UnknownComponentError(
+            f'--gate {args.gate}: there is no such gate.{near} Known: {known}'
+        )
     if args.bootstrap < 0:
         raise ValueError(f'--bootstrap must be at least 0, got {args.bootstrap}')
     if args.save_predictions and not args.out:
@@ -155,7 +168,8 @@ def _runner_config(args: argparse.Namespace, cfg: Config) -> Config:
 def main(args: argparse.Namespace) -> None:
     """Test, print the table, write the results."""
     setup()
-    cfg = load_config(args.config, args.cfg_options)
+    gate = {} if args.gate is None else {'model.gate': args.gate}
+    cfg = load_config(args.config, {**(args.cfg_options or {}), **gate})
     digest = config_digest(cfg.to_dict())
     try:
         reference = _check(args, _loader_config(cfg, args.split), cfg.model.get('encoders') or {})

@@ -42,6 +42,7 @@ PLACES: dict[str, tuple[Registry, ...]] = {
     'frontend': (own.FRONTENDS,),
     'bottleneck': (own.BOTTLENECKS,),
     'fusion': (own.FUSIONS,),
+    'gate': (own.GATES,),
     'losses': (own.LOSSES,),
     'information': (own.CONTRIBUTIONS,),
     'confidence': (own.CONTRIBUTIONS,),

@@ -97,6 +97,9 @@ class RobustnessTestLoop(TestLoop):
     def run(self) -> dict[str, float]:
         """Every condition, clean first; the clean metrics are returned."""
         self.rows, self.predictions = [], []
+        check_gate = getattr(_unwrapped(self.runner.model), 'check_gate', None)
+        if check_gate is not None:
+            check_gate()
         self.runner.call_hook('before_test')
         self.runner.model.eval()
         if self.conditions:

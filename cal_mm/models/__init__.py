@@ -1,6 +1,6 @@
 """The model and its parts."""
 
-from . import bottlenecks, contribution, encoders, frontends, fusions, losses
+from . import bottlenecks, contribution, encoders, frontends, fusions, gates, losses
 from .classifier import MultiModalClassifier, NonFiniteLossError
 from .heads import LinearHead
 from .preprocessor import MultiModalPreprocessor
@@ -15,5 +15,6 @@ __all__ = [
     'encoders',
     'frontends',
     'fusions',
+    'gates',
     'losses',
 ]

@@ -2,7 +2,7 @@
 modality.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,25 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from cal_mm.models.encoders import shifted_embeddings
-from cal_mm.models.inference import GATES, expert_logits, gate_features
-from cal_mm.models.noise import counter_normal, isolated_rng
+from cal_mm.models.noise import SampleDraws, isolated_rng
 from cal_mm.models.scale import scale_gradient
 from cal_mm.models.state import ForwardState
-from cal_mm.registry import BOTTLENECKS, ENCODERS, FUSIONS, LOSSES, MODELS
-from cal_mm.structures import MultiModalDataSample, TrainProgress, sample_key
+from cal_mm.registry import (
+    BOTTLENECKS,
+    ENCODERS,
+    FEATURE_TRANSFORMS,
+    FUSIONS,
+    GATES,
+    LOSSES,
+    MODELS,
+)
+from cal_mm.structures import MultiModalDataSample, TrainProgress
 
-from .contribution import Confidence, ContributionTracker, shares
+from .bottlenecks import BottleneckUncertainty
+from .contribution import ContributionTracker
+from .feature_transforms import FeatureContext
 from .fusions import coalition_logits
+from .gates import Gate, GateParts
 
 __all__ = ['MultiModalClassifier', 'NonFiniteLossError']
 
@@ -43,12 +53,17 @@ class MultiModalClassifier(BaseModel):
         fusion: config of the fusion; it learns the widths and the number of classes from here.
         num_classes: C >= 2.
         bottleneck: config for all modalities, or one per modality; default: the identity.
-        unimodal_head: config of the heads u_m, e.g. ``dict(type='LinearHead')``; None for none.
+        unimodal_head: config of the heads u_m, e.g. ``dict(type='LinearHead')``; ``'fusion'``: the
+            fusion's own view of each modality alone (its share of a concat head, the head of a late
+            fusion); None for none.
+        feature_transforms: configs of what happens between bottleneck and fusion, in order.
         losses: configs of the loss components; default: cross-entropy of the fused logits.
         contribution: keyword arguments of ``ContributionTracker``; None: W is not measured.
-        gate: at inference: ``none``, ``contribution`` (z_m times M W_m of the sample),
-            ``confidence`` (the same with D alone), ``experts`` (product of calibrated unimodal
-            posteriors, weighted by typicality).
+        gate: how inference makes the prediction, a name or a config: ``none``, ``contribution``
+            (z_m times M W_m of the sample), ``confidence`` (the same with D alone), ``uncertainty``
+            (with how usual the bottleneck's posterior is), ``experts`` (product of calibrated
+            unimodal posteriors, weighted by typicality), ``evidence`` (Dempster's combination of
+            the heads' evidence).
         seed: of the bottlenecks' noise, which has its own generator.
         data_preprocessor: config of the preprocessor.
 
@@ -66,10 +81,11 @@ class MultiModalClassifier(BaseModel):
         fusion: dict,
         num_classes: int,
         bottleneck: dict | None = None,
-        unimodal_head: dict | None = None,
+        unimodal_head: dict | str | None = None,
         losses: list[dict] | None = None,
+        feature_transforms: list[dict] | None = None,
         contribution: dict | None = None,
-        gate: str = 'none',
+        gate: str | dict = 'none',
         seed: int = 0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -81,11 +97,9 @@ class MultiModalClassifier(BaseModel):
             raise ValueError('a MultiModalClassifier needs at least one encoder')
         if num_classes < 2:
             raise ValueError(f'num_classes must be at least 2, got {num_classes}')
-        if gate not in GATES:
-            raise ValueError(f'unknown gate {gate!r}; expected one of {GATES}')
         self.modalities: tuple[str, ...] = tuple(sorted(encoders))
         self.num_classes = num_classes
-        self.gate = gate
+        self.gate: Gate = GATES.build(dict(type=gate) if isinstance(gate, str) else gate)
         self.seed = seed
         self.encoders = nn.ModuleDict({m: ENCODERS.build(encoders[m]) for m in self.modalities})
         widths = {m: _width(self.encoders[m]) for m in self.modalities}
@@ -96,15 +110,26 @@ class MultiModalClassifier(BaseModel):
         self.fusion = FUSIONS.build(
             fusion, default_args=dict(in_channels=z_widths, num_classes=num_classes)
         )
-        self.heads = self._build_heads(unimodal_head, z_widths)
+        #: whether u_m is the fusion's own view of the modality
+        self.fusion_is_head = unimodal_head == 'fusion'
+        self.heads = None if self.fusion_is_head else self._build_heads(unimodal_head, z_widths)
+        self.feature_transforms = nn.ModuleList(
+            [FEATURE_TRANSFORMS.build(cfg) for cfg in feature_transforms or []]
+        )
         self.losses = nn.ModuleList(
             [LOSSES.build(cfg) for cfg in losses or [dict(type='FusedCrossEntropy')]]
         )
-        #: what the gate 'confidence' weighs by
-        self.confidence = Confidence()
+        part: Any
+        for part in (*self.feature_transforms, *self.losses):
+            if hasattr(part, 'setup'):  # a user's own need not have it
+                with isolated_rng('setup', type(part).__name__):
+                    part.setup(z_widths, num_classes)
         self.contribution: ContributionTracker | None = None
         if contribution is not None:
             self.contribution = ContributionTracker(widths, num_classes, **contribution)
+        self.uncertainty: BottleneckUncertainty | None = None
+        if all(self.bottlenecks[m].stochastic for m in self.modalities):
+            self.uncertainty = BottleneckUncertainty(len(self.modalities))
         uniform = -torch.log(torch.tensor(float(num_classes)))
         self.register_buffer('class_log_prior', uniform.expand(num_classes).clone())
         self.register_buffer('forward_count', torch.tensor(0))
@@ -113,6 +138,13 @@ class MultiModalClassifier(BaseModel):
         self.progress: TrainProgress | None = None
         #: set by an OptimWrapper whose factors act on the features
         self.scales_features = False
+        #: called with the state of every training batch, without gradient: an OptimWrapper's
+        #: statistics, by name
+        self.observers: dict[str, Callable[[ForwardState], None]] = {}
+        #: set by an OptimWrapper that differentiates the losses one by one
+        self.keeps_objectives = False
+        self._objectives: dict[str, Tensor] = {}
+        self._last_state: ForwardState | None = None
         self._last_sample_ids: list[str] = []
         self._check()
 
@@ -128,9 +160,11 @@ class MultiModalClassifier(BaseModel):
             cfg = cfg[modality]
         return BOTTLENECKS.build(cfg, default_args=dict(in_channels=width))
 
-    def _build_heads(self, cfg: dict | None, widths: dict[str, int]) -> nn.ModuleDict | None:
+    def _build_heads(self, cfg: Any, widths: dict[str, int]) -> nn.ModuleDict | None:
         if cfg is None:
             return None
+        if isinstance(cfg, str):
+            raise ValueError(f"model.unimodal_head must be a config, 'fusion' or None, got {cfg!r}")
         # With a generator of their own: a model with heads starts from the same encoders as one
         # without.
         with isolated_rng('heads'):
@@ -144,11 +178,17 @@ class MultiModalClassifier(BaseModel):
             )
 
     def _check(self) -> None:
-        needs_heads = self.gate in ('confidence', 'experts')
-        if needs_heads and self.heads is None:
-            raise ValueError(f'gate={self.gate!r} needs model.unimodal_head')
-        if self.gate != 'none' and self.contribution is None:
-            raise ValueError(f'gate={self.gate!r} needs model.contribution')
+        name = type(self.gate).__name__
+        if self.gate.needs_heads and not self.has_unimodal_logits:
+            raise ValueError(f'{name} needs model.unimodal_head, which is None')
+        if self.gate.needs_contribution and self.contribution is None:
+            raise ValueError(f'{name} needs model.contribution, which is None')
+        if self.gate.needs_uncertainty and self.uncertainty is None:
+            plain = [m for m in self.modalities if not self.bottlenecks[m].stochastic]
+            raise ValueError(
+                f'{name} needs bottlenecks with a KL (VariationalBottleneck), but that of '
+                f'{", ".join(f"{m} is {type(self.bottlenecks[m]).__name__}" for m in plain)}'
+            )
 
     # ---- ownership: who a parameter belongs to ----
 
@@ -206,16 +246,15 @@ class MultiModalClassifier(BaseModel):
                 )
         return out
 
-    def _noise(
-        self, samples: list[MultiModalDataSample], device: torch.device
-    ) -> dict[str, Tensor]:
+    @property
+    def has_unimodal_logits(self) -> bool:
+        """Whether there is a u_m: heads, or the fusion's own view."""
+        return self.heads is not None or self.fusion_is_head
+
+    def _draws(self, samples: list[MultiModalDataSample], device: torch.device) -> SampleDraws:
         keys = torch.tensor([s.sample_key for s in samples], dtype=torch.int64, device=device)
         counter = int(self.forward_count) if self.progress is None else self.progress.update
-        return {
-            m: counter_normal(keys, _width(self.bottlenecks[m]), self.seed, counter, sample_key(m))
-            for m in self.modalities
-            if self.bottlenecks[m].stochastic
-        }
+        return SampleDraws(keys, self.seed, counter)
 
     def state(
         self,
@@ -238,15 +277,22 @@ class MultiModalClassifier(BaseModel):
         h = self.encode(inputs, masks, features, embedding_shifts)
         device = next(iter(h.values())).device
         labels = self._labels(data_samples, device)
+        draws = self._draws(data_samples, device) if training and data_samples else None
         noise: dict[str, Tensor] = {}
-        if training and data_samples and any(loss.needs_noise for loss in self.losses):
-            noise = self._noise(data_samples, device)
-        z, kl, mu = {}, {}, {}
+        if draws is not None and any(loss.needs_noise for loss in self.losses):
+            noise = {
+                m: draws.normal(m, _width(self.bottlenecks[m]))
+                for m in self.modalities
+                if self.bottlenecks[m].stochastic
+            }
+        z, kl = {}, {}
         for m in self.modalities:
             z[m], kl[m] = self.bottlenecks[m](h[m], noise.get(m), labels if training else None)
-            bottleneck: Any = self.bottlenecks[m]
-            mu[m] = bottleneck.mean(h[m]) if m in noise else z[m]
+        z = self._transformed(z, labels, present, draws, training)
+        parts: Any = self.bottlenecks
+        mu = {m: parts[m].mean(h[m]) if m in noise else z[m] for m in self.modalities}
         scaled = self._scale_nodes(z) if training else z
+        logits, details = self._fused(scaled, present)
         return ForwardState(
             modalities=self.modalities,
             num_classes=self.num_classes,
@@ -254,15 +300,49 @@ class MultiModalClassifier(BaseModel):
             z=scaled,
             mu=mu,
             kl=kl,
-            logits=self.fusion(scaled, present),
+            logits=logits,
             log_prior=self.class_log_prior,
             fuse=self._fuse_coalitions,
-            head=self._head if self.heads is not None else None,
+            head=self._head if self.has_unimodal_logits else None,
             labels=labels,
             present=present,
             sample_ids=[s.sample_id for s in data_samples or []],
             progress=self.progress or TrainProgress(),
+            details=details,
+            draws=draws,
         )
+
+    def _transformed(
+        self,
+        z: dict[str, Tensor],
+        labels: Tensor | None,
+        present: Tensor | None,
+        draws: SampleDraws | None,
+        training: bool,
+    ) -> dict[str, Tensor]:
+        if not len(self.feature_transforms):
+            return z
+        context = FeatureContext(
+            self.modalities,
+            self.num_classes,
+            training,
+            self.progress or TrainProgress(),
+            labels,
+            present,
+            draws,
+            self._head if self.has_unimodal_logits else None,
+        )
+        for transform in self.feature_transforms:
+            z = transform(z, context)
+        return z
+
+    def _fused(
+        self, z: dict[str, Tensor], present: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        fusion: Any = self.fusion
+        if hasattr(fusion, 'forward_with_details'):
+            return fusion.forward_with_details(z, present)
+        return fusion(z, present), {}
 
     def _scale_nodes(self, z: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scale nodes at z: they reach the task gradient only, not the KL's."""
@@ -273,9 +353,12 @@ class MultiModalClassifier(BaseModel):
         }
 
     def _head(self, modality: str, z: Tensor) -> Tensor:
-        if self.heads is None:
+        if self.heads is not None:
+            return self.heads[modality](z)
+        if not self.fusion_is_head:
             raise ValueError('the model has no unimodal heads')
-        return self.heads[modality](z)
+        fusion: Any = self.fusion
+        return fusion.unimodal_logits({modality: z})[modality]
 
     def _fuse_coalitions(
         self, z: dict[str, Tensor], masks: Tensor, present: Tensor | None
@@ -329,8 +412,32 @@ class MultiModalClassifier(BaseModel):
             out.update(component(state))
         if self.contribution is not None:
             self.contribution.observe(state)
+        with torch.no_grad(), torch.autocast(state.logits.device.type, enabled=False):
+            for observe in self.observers.values():
+                observe(state)
+        if self.keeps_objectives:
+            self._objectives = {k: v for k, v in out.items() if 'loss' in k}
+            self._last_state = state
         out['accuracy_fused'] = (state.logits.argmax(-1) == state.labels).float().mean() * 100
         return out
+
+    def take_objectives(self) -> dict[str, Tensor]:
+        """The losses of the last training batch by name, with their graph; handed out once."""
+        if not self._objectives:
+            raise RuntimeError(
+                "there are no losses to take: set keeps_objectives and call forward(mode='loss')"
+            )
+        found, self._objectives = self._objectives, {}
+        return found
+
+    def take_state(self) -> ForwardState:
+        """The state of the last training batch, with its graph; handed out once."""
+        if self._last_state is None:
+            raise RuntimeError(
+                "there is no state to take: set keeps_objectives and call forward(mode='loss')"
+            )
+        found, self._last_state = self._last_state, None
+        return found
 
     @staticmethod
     def _require_measured(tracker: ContributionTracker) -> None:
@@ -407,23 +514,32 @@ class MultiModalClassifier(BaseModel):
     def _final(self, state: ForwardState) -> tuple[Tensor, Tensor | None]:
         """Logits after the gate [B, C], and the samples' W [B, M] where it is measured."""
         weights = None if self.contribution is None else self.contribution.sample_weights(state)
-        return self._gated_logits(state, weights), weights
+        return self.gate(state, self._gate_parts(weights)), weights
 
-    def _gated_logits(self, state: ForwardState, weights: Tensor | None) -> Tensor:
-        if self.gate == 'none' or weights is None or self.contribution is None:
-            return state.logits.float()
-        if self.gate == 'experts':
-            unimodal = torch.stack(
-                [state.unimodal_logits(m).float() for m in self.modalities], dim=1
+    def _gate_parts(self, weights: Tensor | None = None) -> GateParts:
+        return GateParts(
+            fuse=self.fusion,
+            bottlenecks=dict(self.bottlenecks.items()),
+            contribution=self.contribution,
+            uncertainty=self.uncertainty,
+            weights=weights,
+        )
+
+    def check_gate(self) -> None:
+        """Refuse to test with a gate whose statistics this model's weights do not hold.
+
+        Validation during training does without: until they are fitted every modality counts alike.
+
+        Raises:
+            ValueError: says what is missing and where it comes from.
+        """
+        missing = self.gate.unfitted(self._gate_parts())
+        if missing is not None:
+            raise ValueError(
+                f'{type(self.gate).__name__} cannot be used with these weights: {missing}. Train '
+                f'with the CalibrationHook and the ContributionHook '
+                f"(configs/_base_/default_runtime.py), or test with gate='none'"
             )
-            a = self.contribution.typicalities(
-                {m: state.features[m].float() for m in self.modalities}
-            )
-            a = a if state.present is None else a * state.present
-            return expert_logits(unimodal, a, self.contribution.temperature)
-        if self.gate == 'confidence':
-            weights = shares(self.confidence(state), state.present)
-        return self.fusion(gate_features(state.z, weights), state.present).float()
 
     @torch.no_grad()
     def _predict(

@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from cal_mm.engine.optim_wrappers import CALOptimWrapper
 from cal_mm.models import NonFiniteLossError
 from cal_mm.models.contribution.functional import shapley_values
+from cal_mm.models.gates import GATE_NAMES
 from cal_mm.registry import LOSSES
 from cal_mm.structures import TrainProgress
 
@@ -204,9 +205,11 @@ def test_losses_of_a_missing_modality_count_nothing():
     assert model(**full, mode='loss')['loss_unimodal/b'].item() > 0
 
 
-@pytest.mark.parametrize('gate', ['none', 'contribution', 'confidence', 'experts'])
+@pytest.mark.parametrize('gate', GATE_NAMES)
 def test_gates(gate):
     model = build(**CAL, gate=gate).eval()
+    numbers = torch.randn(40, 3, 2, generator=torch.Generator().manual_seed(0))
+    model.uncertainty.fit(numbers)
     data = processed(model, batch(5, missing=[(0, 'b')]))
     out = model(**data, mode='predict')
     scores = torch.stack([s.pred_score for s in out])
@@ -258,10 +261,14 @@ def test_bad_configs():
         build(encoders={})
     with pytest.raises(ValueError, match='at least 2'):
         build(num_classes=1)
-    with pytest.raises(ValueError, match='unknown gate'):
+    with pytest.raises(LookupError, match="'soft' is not a registered gate"):
         build(gate='soft')
-    with pytest.raises(ValueError, match=r'needs model\.unimodal_head'):
+    with pytest.raises(ValueError, match=r'ExpertsGate needs model\.unimodal_head'):
         build(gate='experts', contribution=dict())
+    with pytest.raises(ValueError, match=r'ContributionGate needs model\.contribution'):
+        build(gate='contribution')
+    with pytest.raises(ValueError, match=r'UncertaintyGate needs .* a is LinearBottleneck, b is'):
+        build(gate='uncertainty')
     with pytest.raises(ValueError, match=r"\['b', 'c'\] missing"):
         build(bottleneck=dict(a=dict(type='IdentityBottleneck')))
     with pytest.raises(LookupError, match="encoder for 'c'"):

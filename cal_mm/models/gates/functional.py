@@ -6,9 +6,7 @@ Source: ours, as options of the reconstruction of CAL; none is the paper's known
 import torch
 from torch import Tensor
 
-__all__ = ['GATES', 'expert_logits', 'gate_features']
-
-GATES = ('none', 'contribution', 'confidence', 'experts')
+__all__ = ['expert_logits', 'gate_features', 'two_sided_share']
 
 
 def gate_features(z: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
@@ -43,3 +41,17 @@ def expert_logits(
         return (gate.unsqueeze(-1) * log_p).sum(dim=1).log_softmax(dim=-1)
     evidence = (gate.unsqueeze(-1) * (log_p - log_prior)).sum(dim=1)
     return torch.log_softmax(log_prior + evidence, dim=-1)
+
+
+def two_sided_share(z: Tensor, offset: float, slope: float) -> Tensor:
+    """a = sigmoid((offset - max over the last dimension of abs(z)) / slope).
+
+    Args:
+        z: standardised numbers [..., K]; too large and too small count alike.
+        offset: the largest abs(z) that still passes (there a = 0.5).
+        slope: > 0, how sharply it falls.
+
+    Returns:
+        [...], in (0, 1).
+    """
+    return torch.sigmoid((offset - z.abs().amax(dim=-1)) / slope)

@@ -1,0 +1,174 @@
+"""Gates: registered, pure, and what they read of a model."""
+
+import pytest
+import torch
+from builders import CAL, CLASSES, DIMS, batch, build
+
+from cal_mm.models.bottlenecks import BottleneckUncertainty, posterior_numbers
+from cal_mm.models.fusions.evidential import opinion
+from cal_mm.models.gates import GATE_NAMES, Gate, two_sided_share
+from cal_mm.registry import GATES
+
+NUMBERS = torch.randn(60, len(DIMS), 2, generator=torch.Generator().manual_seed(0)) + 2
+
+
+def ready(gate, seed=0, **overrides):
+    model = build(seed, **{**CAL, **overrides}, gate=gate).eval()
+    if model.uncertainty is not None:
+        data = model.data_preprocessor(batch(60, seed=7), False)
+        state = model.state(**data)
+        model.uncertainty.fit(posterior_numbers(model.bottlenecks, state.features, state.kl))
+    return model
+
+
+def logits_of(model, data):
+    return torch.stack([s.logits for s in model(**data, mode='predict')])
+
+
+def test_a_gate_has_a_class_a_short_name_and_no_state():
+    assert {'none', 'contribution', 'confidence', 'uncertainty', 'experts', 'evidence'} <= {
+        *GATE_NAMES
+    }
+    weights = None
+    for name in GATE_NAMES:
+        cls = GATES.get(name)
+        assert issubclass(cls, Gate)
+        assert GATES.get(cls.__name__) is cls
+        for gate in (name, dict(type=cls.__name__)):
+            model = build(**CAL, gate=gate)
+            assert isinstance(model.gate, cls)
+            keys = set(model.state_dict())
+            weights = weights or keys
+            assert keys == weights  # one checkpoint serves every gate
+
+
+@pytest.mark.parametrize('name', GATE_NAMES)
+def test_every_gate(name):
+    model = ready(name)
+    data = model.data_preprocessor(batch(6, missing=[(1, 'b'), (2, 'a'), (2, 'b')]), False)
+    together = logits_of(model, data)
+    assert together.shape == (6, CLASSES)
+    assert torch.isfinite(together).all()
+    for i in range(6):  # sample by sample: no influence of the rest of the batch
+        one = batch(6, missing=[(1, 'b'), (2, 'a'), (2, 'b')])
+        one = {
+            'inputs': {m: v[i : i + 1] for m, v in one['inputs'].items()},
+            'data_samples': one['data_samples'][i : i + 1],
+        }
+        alone = logits_of(model, model.data_preprocessor(one, False))
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=1e-5)
+    # what a missing modality's input holds does not matter
+    other = {**data, 'inputs': {**data['inputs'], 'b': data['inputs']['b'].clone()}}
+    other['inputs']['b'][1:3] = 50.0
+    torch.testing.assert_close(logits_of(model, other), together)
+    leaf = data['inputs']['c'].clone().requires_grad_()
+    shifted = {**data, 'inputs': {**data['inputs'], 'c': leaf}}
+    model.prediction_logits(**shifted).sum(dim=0)[0].backward()
+    assert float(leaf.grad.abs().max()) > 0  # attacks need it
+
+
+@pytest.mark.parametrize('dims', [{'a': 6}, {'abcdefg'[i]: 6 for i in range(7)}])
+@pytest.mark.parametrize('name', GATE_NAMES)
+def test_any_number_of_modalities(name, dims):
+    model = build(dims=dims, **CAL, gate=name).eval()
+    data = model.data_preprocessor(batch(4, dims=dims), False)
+    got = logits_of(model, data)
+    if len(dims) == 1 and name not in ('experts', 'evidence'):
+        torch.testing.assert_close(got, model(**data).detach())
+
+
+def test_evidence_by_hand():
+    model = ready('evidence')
+    data = model.data_preprocessor(batch(3, missing=[(0, 'b')]), False)
+    state = model.state(**data)
+    b, u = opinion(torch.nn.functional.softplus(state.unimodal_logits('a')[0]))
+    for m in ('c',):  # 'b' is missing in sample 0
+        b2, u2 = opinion(torch.nn.functional.softplus(state.unimodal_logits(m)[0]))
+        k = b.sum() * b2.sum() - (b * b2).sum()
+        b, u = (b * b2 + b * u2 + b2 * u) / (1 - k), u * u2 / (1 - k)
+    expected = (b + u / CLASSES).log().detach()
+    torch.testing.assert_close(logits_of(model, data)[0], expected)
+
+
+def test_uncertainty_by_hand():
+    model = ready(dict(type='UncertaintyGate', measure='entropy', offset=1.0, slope=2.0))
+    data = model.data_preprocessor(batch(4, seed=3), False)
+    state = model.state(**data)
+    a = []
+    for i, m in enumerate('abc'):
+        sigma = model.bottlenecks[m].sigma(state.features[m])
+        entropy = torch.distributions.Normal(torch.zeros_like(sigma), sigma).entropy().sum(dim=1)
+        z = (entropy - model.uncertainty.centre[i, 1]) / model.uncertainty.spread[i, 1]
+        a.append(torch.sigmoid((1.0 - z.abs()) / 2.0))
+    a = torch.stack(a, dim=1)
+    w = 3 * a / a.sum(dim=1, keepdim=True)
+    expected = model.fusion({m: state.z[m] * w[:, i : i + 1] for i, m in enumerate('abc')})
+    torch.testing.assert_close(logits_of(model, data), expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_uncertainty_takes_weight_from_what_is_unlike_the_clean_data():
+    model = ready('uncertainty')
+    clean = model.data_preprocessor(batch(50, seed=4), False)
+    noised = {**clean, 'inputs': {**clean['inputs'], 'b': 30 * clean['inputs']['b']}}
+    w = []
+    for data in (clean, noised):
+        state = model.state(**data)
+        w.append(model.gate.weights(state, model._gate_parts()).detach())
+    assert float(w[0][:, 1].mean()) == pytest.approx(1 / 3, abs=0.05)
+    assert float(w[1][:, 1].mean()) < 0.02
+
+
+def test_statistics_of_posteriors():
+    fresh = BottleneckUncertainty(3)
+    assert float(fresh(NUMBERS).abs().max()) == 0  # nobody is unusual before the fit
+    present = torch.ones(60, 3, dtype=torch.bool)
+    present[5:, 2] = False
+    with pytest.raises(ValueError, match='at least 8 samples'):
+        fresh.fit(NUMBERS, present)
+    present[:20, 2] = True
+    holes = torch.where(present.unsqueeze(-1), NUMBERS, torch.full_like(NUMBERS, 1e4))
+    fresh.fit(holes, present)
+    z = fresh(NUMBERS)
+    assert z[:, :2].mean(dim=0).abs().max() < 1e-5
+    assert z[:, :2].std(dim=0).flatten().tolist() == pytest.approx([1] * 4, abs=1e-4)
+    assert z[:20, 2].std(dim=0).tolist() == pytest.approx([1, 1], abs=1e-4)
+    fresh.fit(torch.ones(10, 3, 2))
+    assert torch.isfinite(fresh(NUMBERS)).all()
+
+
+def test_both_sides_count():
+    z = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, -3.0], [9.0, 0.0]])
+    assert two_sided_share(z, 3.0, 0.5).tolist() == pytest.approx([0.9975, 0.5, 0.5, 0], abs=1e-3)
+
+
+def test_what_a_gate_needs_is_told():
+    plain = dict(unimodal_head=dict(type='LinearHead'))
+    for name in ('confidence', 'evidence'):
+        build(**plain, gate=name)
+        with pytest.raises(ValueError, match=r'needs model\.unimodal_head'):
+            build(gate=name)
+    mixed = {m: dict(type='VariationalBottleneck', out_channels=8) for m in 'abc'}
+    mixed['b'] = dict(type='LinearBottleneck', out_channels=8)
+    with pytest.raises(ValueError, match='that of b is LinearBottleneck'):
+        build(bottleneck=mixed, gate='uncertainty')
+    with pytest.raises(ValueError, match='measure must be one of'):
+        build(**CAL, gate=dict(type='UncertaintyGate', measure='sigma'))
+    with pytest.raises(ValueError, match='needs labels'):
+        build(**CAL, gate=dict(type='ConfidenceGate', kind='true_class'))
+    with pytest.raises(TypeError, match=r"takes no argument 'ofset'\. Did you mean 'offset'"):
+        build(**CAL, gate=dict(type='UncertaintyGate', ofset=1.0))
+
+
+def test_unfitted_statistics_are_refused_in_a_test_only():
+    for name, message in (
+        ('contribution', 'W was never measured'),
+        ('uncertainty', 'posteriors were never fitted'),
+        ('experts', 'typicality of the features was never fitted'),
+    ):
+        model = build(**CAL, gate=name).eval()
+        logits_of(model, model.data_preprocessor(batch(3), False))  # validation in training
+        with pytest.raises(ValueError, match=message):
+            model.check_gate()
+    for name in ('none', 'confidence', 'evidence'):
+        build(**CAL, gate=name).check_gate()
+    ready('uncertainty').check_gate()
