@@ -5,10 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from corruption_cases import CLASSES
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader, Dataset
 
 from cal_mm.corruptions import (
+    Condition,
     CorruptedDataset,
     CorruptSample,
     SwapModality,
@@ -87,6 +89,50 @@ def test_same_bits_for_any_workers_batch_size_and_order_and_persistent_workers_f
     for other in seen[1:-1]:
         with pytest.raises(AssertionError):
             assert_same(seen[0], other)
+
+
+class EveryKind(Items):
+    """A modality of each kind, and clips; small, so that every corruption can be tried."""
+
+    def __getitem__(self, i):
+        item = super().__getitem__(i)
+        rng = np.random.default_rng(100 + i)
+        item['inputs'] |= {
+            'clip': torch.from_numpy(rng.integers(0, 256, (4, 3, 9, 8)).astype(np.uint8)),
+            'depth': torch.from_numpy(rng.uniform(0, 8, (1, 8, 9)).astype(np.float32)),
+        }
+        return item
+
+
+@pytest.mark.filterwarnings('ignore:This DataLoader will create')  # on two cores
+def test_every_corruption_gives_the_same_bits_with_0_1_and_4_workers():
+    targets = {'image': 'image', 'depth': 'depth', 'waveform': 'audio', 'text': 'text'}
+    targets |= {'features': 'view', 'any': 'text'}
+    noises = [
+        cls('clip' if cls.needs_frames else targets[cls.kind], 4, seed=1, probability=0.8)
+        for cls in CLASSES.values()
+    ]
+    conditions = [Condition(n.name, (n,)) for n in noises]
+    clean, read_with = read(DataLoader(EveryKind(7), collate_fn=pseudo_collate)), {}
+    for workers, size in ((0, 1), (1, 3), (4, 2)):
+        data = CorruptedDataset(EveryKind(7), conditions)
+        loader = DataLoader(
+            data,
+            batch_size=size,
+            collate_fn=pseudo_collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            sampler=list(range(7)) if workers else [3, 6, 0, 5, 1, 4, 2],
+        )
+        for condition in conditions:
+            data.select(condition)
+            read_with[workers, condition.label] = read(loader)
+    for condition in conditions:
+        alone = read_with[0, condition.label]
+        assert_same(alone, read_with[1, condition.label])
+        assert_same(alone, read_with[4, condition.label])
+        with pytest.raises(AssertionError):
+            assert_same(alone, clean)
 
 
 def test_two_ranks_share_gives_the_bits_of_one():

@@ -18,7 +18,7 @@ OWN = sorted(
     (c for c in CORRUPTIONS.module_dict.values() if c.__module__.startswith('cal_mm.')),
     key=lambda c: c.__name__,
 )
-SINGLE = [c for c in OWN if not c.needs_dataset]
+SINGLE = [c for c in OWN if c.sample_wise and not c.needs_dataset]
 WORDS = [
     'the',
     'quick',
