@@ -32,6 +32,7 @@ __all__ = [
     'CORRUPTIONS',
     'DATASETS',
     'ENCODERS',
+    'FEATURE_TRANSFORMS',
     'FRONTENDS',
     'FUSIONS',
     'GATES',
@@ -147,6 +148,7 @@ FRONTENDS = _own('front end', 'cal_mm.models.frontends')
 FUSIONS = _own('fusion', 'cal_mm.models.fusions')
 GATES = _own('gate', 'cal_mm.models.gates')
 BOTTLENECKS = _own('bottleneck', 'cal_mm.models.bottlenecks')
+FEATURE_TRANSFORMS = _own('feature transform', 'cal_mm.models.feature_transforms')
 CONTRIBUTIONS = _own('contribution estimator', 'cal_mm.models.contribution')
 CONTRIBUTION_SOURCES = _own('contribution source', 'cal_mm.engine.sources')
 LOSSES = _own('loss component', 'cal_mm.models.losses')

@@ -12,9 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/{0}/synthetic_mlp_concat_{0}.py'
 
 
-def run(command, expect=0):
+def run(command, expect=0, timeout=300):
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout
+    )
     assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -18,7 +18,7 @@ from cal_mm import cli, compat
 from cal_mm.config import ConfigError, load_config
 from cal_mm.config.components import find, takes
 from cal_mm.engine.hooks import CheckpointGuardHook
-from cal_mm.engine.optim_wrappers import AMP_VARIANTS
+from cal_mm.engine.optim_wrappers import amp_variant
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,12 +41,14 @@ def parser() -> argparse.ArgumentParser:
 def use_amp(cfg: Config) -> None:
     """Replace the OptimWrapper by its mixed-precision variant, if one is known."""
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in AMP_VARIANTS:
+    variant = amp_variant(kind)
+    if variant is None:
         raise ConfigError(
-            f'--amp: no mixed-precision variant of optim_wrapper.type={kind!r} is known; '
-            f'known: {sorted(AMP_VARIANTS)}. Set the variant in the config instead.'
+            f'--amp: no mixed-precision variant of optim_wrapper.type={kind!r} is registered. '
+            f'Register {kind.replace("OptimWrapper", "AmpOptimWrapper")}, or set the variant in '
+            f'the config instead.'
         )
-    cfg.optim_wrapper.type = AMP_VARIANTS[kind]
+    cfg.optim_wrapper.type = variant
 
 
 def takes_seed(cfg: Config) -> bool:

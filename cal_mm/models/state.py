@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cal_mm.models.noise import SampleDraws
 from cal_mm.structures import TrainProgress
 
 __all__ = ['ForwardState']
@@ -29,6 +30,8 @@ class ForwardState:
         sample_ids: B strings.
         betas: the bottleneck strengths beta_m [M] that this update uses, or None.
         progress: how far training has come.
+        details: what the fusion says beside its logits, by name (``forward_with_details``).
+        draws: random numbers that belong to the samples, in training; else None.
         head: ``(modality, z) -> [B, C]``; the unimodal head, or None where the model has none.
         fuse: ``(z, masks [S, M], present) -> [S, B, C]``; fused logits of coalitions.
     """
@@ -48,6 +51,8 @@ class ForwardState:
     sample_ids: list[str] = field(default_factory=list)
     betas: Tensor | None = None
     progress: TrainProgress = field(default_factory=TrainProgress)
+    details: dict[str, Tensor] = field(default_factory=dict)
+    draws: SampleDraws | None = None
     _unimodal: dict[tuple[str, str, bool], Tensor] = field(default_factory=dict)
 
     @property

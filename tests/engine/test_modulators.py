@@ -6,9 +6,9 @@ from builders import CAL, batch, build
 
 from cal_mm.engine.modulators import ACCELERATION_MODES, AsymmetricAcceleration, acceleration
 from cal_mm.engine.optim_wrappers import (
-    AMP_VARIANTS,
     CALAmpOptimWrapper,
     CALOptimWrapper,
+    amp_variant,
     is_scale_invariant,
 )
 from cal_mm.registry import MODULATORS, OPTIM_WRAPPERS
@@ -212,5 +212,8 @@ def test_amp_on_a_cpu_is_bfloat16_and_applies_the_factors():
 
 def test_every_own_wrapper_has_an_amp_variant():
     for name in OPTIM_WRAPPERS.module_dict:
-        assert name in AMP_VARIANTS
-        assert AMP_VARIANTS[name] in OPTIM_WRAPPERS.module_dict
+        variant = amp_variant(name)
+        assert variant is not None, name
+        assert amp_variant(variant) == variant
+    assert amp_variant('OptimWrapper') == 'AmpOptimWrapper'
+    assert amp_variant('NoSuchOptimWrapper') is None

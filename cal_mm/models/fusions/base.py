@@ -183,10 +183,22 @@ class BaseFusion(nn.Module):
         Returns:
             [B, C].
         """
+        return self.forward_with_details(z, present)[0]
+
+    def forward_with_details(
+        self, z: Mapping[str, Tensor], present: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As :meth:`forward`, with what else the fusion knows, for losses that need it."""
         keep = self.presence(z, present)
         if self.training and self.absent == 'mean':
             self._update_means(z, keep)
-        return self.fuse(self._fill(z, keep, force=present is not None), keep)
+        return self.fuse_with_details(self._fill(z, keep, force=present is not None), keep)
+
+    def fuse_with_details(
+        self, z: dict[str, Tensor], present: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """:meth:`fuse` and its intermediate results by name: a decision fusion's confidences."""
+        return self.fuse(z, present), {}
 
     @torch.no_grad()
     def _update_means(self, z: Mapping[str, Tensor], keep: Tensor) -> None:

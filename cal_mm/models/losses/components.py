@@ -5,6 +5,8 @@ by the batch size, also where modalities are missing, so that a batch gives the 
 it is split.
 """
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +26,12 @@ class LossComponent(nn.Module):
 
     needs_noise = False
     detaches_heads = False
+
+    def setup(self, channels: Mapping[str, int], num_classes: int) -> None:
+        """Build what depends on the widths D_m by modality and on the number of classes C.
+
+        Called once, when the model is built; parameters and buffers are the model's.
+        """
 
     def forward(self, state: ForwardState) -> dict[str, Tensor]:
         """Named scalars; those whose name contains "loss" are summed into the total."""

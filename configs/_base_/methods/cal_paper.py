@@ -1,5 +1,14 @@
 # CAL as the abstract describes it: W from the running training batches, bottlenecks of fixed sum, acceleration on.
 # Reconstruction of arXiv 2510.26289; a control beside the default preset `cal`.
+method = dict(
+    title='CAL as the abstract has it',
+    acts_on='gradients of the encoders, bottlenecks',
+    formula='W from the running training batches; g_m <- (1 + gamma W_m) g_m; beta_m = beta M / (M - 1) (1 - W_m)',
+    source='arXiv 2510.26289, our reconstruction: its equations are not public',
+    modalities='M >= 1',
+    splits='exact',
+    differences='See methods/cal.md.',
+)
 method_model = dict(
     bottleneck=dict(type='VariationalBottleneck'),
     unimodal_head=dict(type='LinearHead'),

@@ -10,6 +10,8 @@ from torch import Tensor
 from cal_mm.registry import MODULATORS
 from cal_mm.structures import TrainProgress
 
+from .base import Modulator
+
 __all__ = ['ACCELERATION_MODES', 'AsymmetricAcceleration', 'acceleration']
 
 ACCELERATION_MODES = ('all', 'above_mean', 'uniform', 'inverse')
@@ -48,7 +50,7 @@ def acceleration(weights: Tensor, gamma: float, mode: str = 'all') -> Tensor:
 
 
 @MODULATORS.register_module()
-class AsymmetricAcceleration:
+class AsymmetricAcceleration(Modulator):
     """CAL's asymmetric gradient acceleration.
 
     Args:
@@ -69,9 +71,9 @@ class AsymmetricAcceleration:
         self.begin = begin
         self.end = end
 
-    def __call__(self, weights: Tensor, progress: TrainProgress) -> Tensor:
+    def __call__(self, values: Tensor, progress: TrainProgress) -> Tensor:
         """W [M] and how far training has come -> k [M]."""
         done = progress.update / max(1, progress.max_updates)
         if self.begin <= done < self.end or (done >= 1 and self.end >= 1):
-            return acceleration(weights, self.gamma, self.mode)
-        return torch.ones_like(weights)
+            return acceleration(values, self.gamma, self.mode)
+        return torch.ones_like(values)

@@ -9,24 +9,19 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from cal_mm.registry import MODULATORS, OPTIM_WRAPPERS
-from cal_mm.structures import TrainProgress
+from cal_mm.structures import sample_key
 
-__all__ = ['AMP_VARIANTS', 'CALAmpOptimWrapper', 'CALOptimWrapper', 'is_scale_invariant']
+from ..modulators import Modulator
+from .amp import AnyDeviceAmp
+from .bound import BoundStep
+
+__all__ = ['CALAmpOptimWrapper', 'CALOptimWrapper', 'ModulatedStep', 'is_scale_invariant']
 
 TARGETS = ('auto', 'gradient', 'update', 'feature')
-
-#: what ``tools/train.py --amp`` turns an OptimWrapper into
-AMP_VARIANTS = {
-    'OptimWrapper': 'AmpOptimWrapper',
-    'AmpOptimWrapper': 'AmpOptimWrapper',
-    'CALOptimWrapper': 'CALAmpOptimWrapper',
-    'CALAmpOptimWrapper': 'CALAmpOptimWrapper',
-}
 
 
 def is_scale_invariant(optimizer: torch.optim.Optimizer) -> bool:
@@ -55,7 +50,7 @@ def _probe_arguments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {k: v for k, v in optimizer.defaults.items() if k in takes and k not in skip}
 
 
-class ModulatedStep:
+class ModulatedStep(BoundStep):
     """Mixin over an OptimWrapper's ``step``: closes the contribution ledger and applies k_m.
 
     ``step`` runs once per update on complete gradients (after accumulation, after DDP's reduction),
@@ -74,7 +69,6 @@ class ModulatedStep:
     """
 
     optimizer: torch.optim.Optimizer
-    clip_grad_kwargs: dict | None
 
     def __init__(
         self, *args: Any, modulator: dict | None = None, apply_to: str = 'auto', **kwargs: Any
@@ -86,31 +80,21 @@ class ModulatedStep:
         )
         self.apply_to = apply_to
         self.factors: Tensor | None = None
-        self._model: Any = None
         super().__init__(*args, **kwargs)
 
-    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Called by the Runner once the model, the optimiser and a checkpoint are loaded."""
-        super().initialize_count_status(model, init_counts, max_counts)  # type: ignore[misc]
-        self.bind(model)
-
     def bind(self, model: Any) -> None:
-        """Learn whose parameters are whose.
+        """See ``BoundStep``; also settles what k acts on.
 
         Raises:
-            TypeError: the model does not say which parameters belong to which modality.
+            ValueError: the modulator needs W and the model does not measure it.
         """
-        model = model.module if is_model_wrapper(model) else model
-        if not hasattr(model, 'modality_parameters'):
-            raise TypeError(
-                f'{type(self).__name__} needs a model with modality_parameters(), such as '
-                f'MultiModalClassifier; '
-                f'{type(model).__name__} has none. Use OptimWrapper for it.'
-            )
-        self._model = model
+        super().bind(model)
+        model = self._model
         if self.modulator is None:
             return
-        if getattr(model, 'contribution', None) is None:
+        if not self._reads_weights:
+            self.observe('modulator', self.modulator.statistics)
+        elif getattr(model, 'contribution', None) is None:
             raise ValueError(
                 f'optim_wrapper.modulator={type(self.modulator).__name__} needs W, but '
                 f'model.contribution is None'
@@ -134,23 +118,44 @@ class ModulatedStep:
         if self._model is None:  # used without a Runner and never bound
             super().step(**kwargs)  # type: ignore[misc]
             return
-        weights = self._model.finish_update()
-        factors = None
-        if self.modulator is not None and weights is not None:
-            progress = self._model.progress or TrainProgress()
-            factors = self.modulator(weights.detach().float(), progress)
-            self._check(factors)
-        self.factors = factors
+        self.factors = factors = self._new_factors(self._model.finish_update())
         if factors is None or self.apply_to == 'feature':
             super().step(**kwargs)  # type: ignore[misc]
             if factors is not None:
                 self._model.feature_scale.copy_(factors)
         elif self.apply_to == 'update':
+            self._adjust(factors)
             with self._scaled_updates(factors):
                 super().step(**kwargs)  # type: ignore[misc]
         else:
             self._scale_gradients(factors)
+            self._adjust(factors)
             super().step(**kwargs)  # type: ignore[misc]
+
+    def method_state(self) -> dict[str, Any]:
+        """See ``BoundStep``: the modulator's."""
+        return self.modulator.state() if isinstance(self.modulator, Modulator) else {}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        """See ``BoundStep``: the modulator's."""
+        if isinstance(self.modulator, Modulator):
+            self.modulator.load_state(state)
+
+    @property
+    def _reads_weights(self) -> bool:
+        return getattr(self.modulator, 'needs_contribution', True)
+
+    def _new_factors(self, weights: Tensor | None) -> Tensor | None:
+        """k [M] of this update; None where there is nothing to compute it from."""
+        values = weights
+        if not self._reads_weights:
+            values = self.ledger.close().get('modulator')
+        if self.modulator is None or values is None:
+            return None
+        values = values.detach().float() if self._reads_weights else values
+        factors = self.modulator(values, self.progress)
+        self._check(factors)
+        return factors.to(self._model.class_log_prior)
 
     @staticmethod
     def _check(factors: Tensor) -> None:
@@ -165,14 +170,28 @@ class ModulatedStep:
         for params, factor in zip(
             self._model.modality_parameters().values(), factors.tolist(), strict=True
         ):
-            with_grad = [p for p in params if p.grad is not None]
+            with_grad = self._scaled(params)
             if factor != 1.0 and with_grad:
                 out.append((with_grad, factor))
         return out
 
+    def _scaled(self, params: list[nn.Parameter]) -> list[nn.Parameter]:
+        """Those of a modality's parameters that k scales."""
+        with_grad = [p for p in params if p.grad is not None]
+        if getattr(self.modulator, 'parameters', 'all') == 'conv':
+            # the kernels of 1-d, 2-d and 3-d convolutions
+            return [p for p in with_grad if p.dim() > 2] or with_grad
+        return with_grad
+
     def _scale_gradients(self, factors: Tensor) -> None:
         for params, factor in self._owned(factors):
             torch._foreach_mul_([p.grad for p in params if p.grad is not None], factor)
+
+    def _adjust(self, factors: Tensor) -> None:
+        if isinstance(self.modulator, Modulator):
+            owned = {m: self._scaled(p) for m, p in self._model.modality_parameters().items()}
+            seed = sample_key('modulator', self._model.seed, self.progress.update)
+            self.modulator.adjust(owned, factors, self.progress, seed)
 
     @contextmanager
     def _scaled_updates(self, factors: Tensor) -> Any:
@@ -191,24 +210,6 @@ class ModulatedStep:
             torch._foreach_mul_(moved, factor)
             torch._foreach_copy_(new, torch._foreach_add(old, moved))
 
-    def _clip_grad(self) -> None:
-        """Clip the model's gradient; probes on detached features are clipped on their own.
-
-        Sharing one norm would let the probes' gradient shorten the model's step.
-        """
-        probes = set() if self._model is None else set(self._model.diagnostic_parameters())
-        if not probes:
-            super()._clip_grad()  # type: ignore[misc]
-            return
-        held = {p: p.grad for p in probes if p.grad is not None}
-        for p in held:
-            p.grad = None
-        super()._clip_grad()  # type: ignore[misc]
-        for p, grad in held.items():
-            p.grad = grad
-        if held:
-            self.clip_func(list(held), **(self.clip_grad_kwargs or {}))  # type: ignore[attr-defined]
-
 
 @OPTIM_WRAPPERS.register_module()
 class CALOptimWrapper(ModulatedStep, OptimWrapper):
@@ -217,31 +218,8 @@ class CALOptimWrapper(ModulatedStep, OptimWrapper):
     """
 
 
-class _AnyDeviceAmp(AmpOptimWrapper):
-    """mmengine's ``AmpOptimWrapper``, which refuses a CPU, with bfloat16 and no loss scaling
-    there.
-    """
-
-    def __init__(
-        self,
-        loss_scale: str | float | dict = 'dynamic',
-        dtype: str | torch.dtype | None = None,
-        use_fsdp: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        if torch.cuda.is_available():
-            super().__init__(loss_scale=loss_scale, dtype=dtype, use_fsdp=use_fsdp, **kwargs)
-            return
-        if str(dtype or 'bfloat16').removeprefix('torch.') != 'bfloat16':
-            raise ValueError(f"mixed precision on a CPU takes dtype='bfloat16', got {dtype!r}")
-        OptimWrapper.__init__(self, **kwargs)
-        self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
-        self.cast_dtype = torch.bfloat16
-        self._scale_update_param = None
-
-
 @OPTIM_WRAPPERS.register_module()
-class CALAmpOptimWrapper(ModulatedStep, _AnyDeviceAmp):
+class CALAmpOptimWrapper(ModulatedStep, AnyDeviceAmp):
     """mmengine's ``AmpOptimWrapper`` with CAL's acceleration; see ``ModulatedStep`` for the
     arguments.
 

@@ -1,0 +1,14 @@
+"""How statistics of the modalities turn into factors of their gradients."""
+
+from .acceleration import ACCELERATION_MODES, AsymmetricAcceleration, acceleration
+from .base import Modulator
+from .ogm import OGM, ogm_coefficients
+
+__all__ = [
+    'ACCELERATION_MODES',
+    'OGM',
+    'AsymmetricAcceleration',
+    'Modulator',
+    'acceleration',
+    'ogm_coefficients',
+]

@@ -1,0 +1,69 @@
+"""The interface of a modulator."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from cal_mm.models.state import ForwardState
+from cal_mm.structures import TrainProgress
+
+__all__ = ['Modulator']
+
+
+class Modulator:
+    """Turns statistics of the modalities into the factor k_m of each one's gradient.
+
+    By default the statistics are the contribution W [M] of the model's tracker. A method with
+    statistics of its own writes :meth:`statistics`: the values [B, K] of a training batch's
+    samples, whose mean over all samples of the update (every micro-batch, every rank) is then what
+    ``__call__`` gets. So k does not depend on how a batch is split.
+
+    Attributes:
+        needs_contribution: ``__call__`` takes W.
+        parameters: which of a modality's parameters k scales: ``all``, or ``conv`` (weights of
+            convolutions; all of them where a modality has none).
+    """
+
+    needs_contribution = True
+    parameters = 'all'
+
+    def statistics(self, state: ForwardState) -> Tensor | None:
+        """[B, K] of a training batch, or None to book nothing; called without gradient.
+
+        Args:
+            state: the forward pass; ``state.unimodal_logits(m)`` where the model has them.
+        """
+        return None
+
+    def __call__(self, values: Tensor, progress: TrainProgress) -> Tensor:
+        """k [M] > 0.
+
+        Args:
+            values: W [M], or the mean [K] of :meth:`statistics`, float64.
+            progress: how far training has come.
+        """
+        raise NotImplementedError(f'{type(self).__name__} must implement __call__')
+
+    def adjust(
+        self,
+        owned: Mapping[str, list[nn.Parameter]],
+        factors: Tensor,
+        progress: TrainProgress,
+        seed: int,
+    ) -> None:
+        """Change gradients beyond the factor, after it was applied (in place, on ``p.grad``).
+
+        Args:
+            owned: the scaled parameters with a gradient, by modality; with mixed precision their
+                gradients are still scaled by the loss scale.
+            factors: k [M].
+            progress: how far training has come.
+            seed: of the run; every rank must change its gradients alike.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What must survive in a checkpoint (running means)."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state` gave."""

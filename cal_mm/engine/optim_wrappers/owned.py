@@ -1,0 +1,120 @@
+"""Base of the methods that own the step: the gradient of each objective is kept apart."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from .bound import BoundStep
+
+__all__ = ['Gradients', 'OwnedStep']
+
+#: gradient of one objective by parameter; parameters that it does not reach are left out
+Gradients = dict[nn.Parameter, Tensor]
+
+
+class OwnedStep(BoundStep):
+    """Mixin over an OptimWrapper for methods that combine several objectives' gradients.
+
+    Each micro-batch differentiates every group of losses on its own; once per update the sums are
+    reduced over the ranks, :meth:`combine` writes ``p.grad``, and the optimiser steps (clipping and
+    unscaling as always). The groups are those of :meth:`groups`; a loss that none of them names
+    belongs to the first.
+
+    With mixed precision all gradients carry the same loss scale: ratios, angles and norms relative
+    to each other do not notice it.
+    """
+
+    _inner_count: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kept: dict[str, Gradients] = {}
+
+    def bind(self, model: Any) -> None:
+        """See ``BoundStep``; the model keeps its losses apart from now on."""
+        super().bind(model)
+        self._model.keeps_objectives = True
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """As mmengine's, but never reducing inside the backward pass: that happens here."""
+        quiet = getattr(model, 'no_sync', None) if is_model_wrapper(model) else None
+        with super().optim_context(model):  # type: ignore[misc]
+            if quiet is None:
+                yield
+            else:
+                with quiet():
+                    yield
+
+    def groups(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Group name -> keys of the losses, in the order in which they are differentiated.
+
+        Args:
+            names: the losses' keys, such as ``loss_fused``, ``loss_unimodal/audio``.
+        """
+        raise NotImplementedError(f'{type(self).__name__} must implement groups')
+
+    def combine(self, gradients: Mapping[str, Gradients]) -> None:
+        """Write ``p.grad`` of every parameter from the complete gradients of each group."""
+        raise NotImplementedError(f'{type(self).__name__} must implement combine')
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict | None = None,
+        zero_kwargs: dict | None = None,
+    ) -> None:
+        """One micro-batch; on the last of an update: reduce, combine, step."""
+        if self._model is None:
+            raise RuntimeError(
+                f'{type(self).__name__} is not bound to a model yet: the Runner does that; '
+                f'elsewhere call initialize_count_status(model, 0, max_counts) first'
+            )
+        objectives = self._model.take_objectives()
+        groups = self.groups(list(objectives))
+        named = {name for names in groups.values() for name in names}
+        rest = [name for name in objectives if name not in named]
+        first = next(iter(groups))
+        groups = {**groups, first: [*groups[first], *rest]}
+        present = {g: [objectives[n] for n in names] for g, names in groups.items() if names}
+        for i, (group, losses) in enumerate(present.items()):
+            total = self.scale_loss(torch.stack([v.sum() for v in losses]).sum())  # type: ignore[attr-defined]
+            self._accumulate(group, total, last=i == len(present) - 1)
+        self._inner_count += 1
+        if self.should_update():  # type: ignore[attr-defined]
+            for grads in self._kept.values():
+                self._reduce(grads)
+            self._model.finish_update()
+            self.combine(self._kept)
+            self._kept = {}
+            self.step(**(step_kwargs or {}))  # type: ignore[attr-defined]
+            self.zero_grad(**(zero_kwargs or {}))  # type: ignore[attr-defined]
+
+    def _accumulate(self, group: str, total: Tensor, last: bool) -> None:
+        scaler = getattr(self, 'loss_scaler', None)
+        if scaler is not None:
+            total = scaler.scale(total)
+        params = [p for p in self._model.parameters() if p.requires_grad]
+        found = torch.autograd.grad(total, params, retain_graph=not last, allow_unused=True)
+        kept = self._kept.setdefault(group, {})
+        for p, grad in zip(params, found, strict=True):
+            if grad is not None:
+                kept[p] = kept[p].add_(grad) if p in kept else grad.clone()
+
+    @staticmethod
+    def _reduce(grads: Gradients) -> None:
+        """Mean over the ranks, in one message; every rank has the same keys in the same order."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        flat = torch.cat([g.flatten() for g in grads.values()])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        start = 0
+        for p, g in grads.items():
+            grads[p] = flat[start : start + g.numel()].view_as(g)
+            start += g.numel()

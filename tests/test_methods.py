@@ -1,0 +1,104 @@
+"""Every method of configs/_base_/methods: the folder is the test list."""
+
+import json
+import sys
+
+import pytest
+import torch
+from commands import ROOT, gap, run
+from methods_harness import DIGITS, METHODS, facts, method_config, state_of, train
+
+from data_prep.synthetic import make_synthetic
+
+NEEDED = ('title', 'acts_on', 'formula', 'source', 'modalities', 'splits', 'differences')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp('data') / 'synthetic'
+    make_synthetic(out, num_train=128, num_val=48, num_test=48, signal=6.0)
+    return out
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+    from data_prep.digits_av import DigitsOptions, make_digits_av
+
+    out = tmp_path_factory.mktemp('data') / 'digits_av'
+    make_digits_av(out, options=DigitsOptions(num_train=320, num_val=60, num_test=60))
+    return out
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_says_what_it_is(method):
+    found = facts(method)
+    assert not [key for key in NEEDED if not str(found.get(key, '')).strip()]
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_learns(data, tmp_path, method):
+    """Four epochs: the losses fall, the validation accuracy is far above chance."""
+    runner = train(method_config(tmp_path, method, data, epochs=4))
+    path = next(tmp_path.glob('run/*/vis_data/scalars.json'))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    losses = [row['loss'] for row in rows if 'loss' in row]
+    quarter = len(losses) // 4
+    assert sum(losses[-quarter:]) < sum(losses[:quarter])
+    assert all(torch.isfinite(p).all() for p in runner.model.parameters())
+    assert runner.message_hub.get_scalar('val/accuracy/top1').current() > 40  # chance is 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', METHODS)
+def test_resume_goes_on_exactly(data, tmp_path, method):
+    """Started again from the second of three epochs: the same weights."""
+    cfg = method_config(tmp_path, method, data)
+    whole = train(cfg)
+    again = method_config(tmp_path / 'again', method, data)
+    again.resume, again.load_from = True, f'{whole.work_dir}/epoch_2.pth'
+    parts = train(again)
+    assert parts.epoch == 3
+    assert gap(state_of(whole), state_of(parts)) == 0
+    untouched = state_of(train(method_config(tmp_path / 'two', method, data, epochs=2)))
+    assert gap(state_of(whole), untouched) > 0
+
+
+@pytest.fixture(scope='module')
+def two_ranks(data, tmp_path_factory):
+    """Folder with the weights of every method after an epoch on two ranks."""
+    out = tmp_path_factory.mktemp('two_ranks')
+    launch = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone']
+    script = str(ROOT / 'tests/methods_harness.py')
+    run([sys.executable, *launch, script, str(data), str(out)], timeout=900)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', METHODS)
+def test_ranks_and_micro_batches(data, tmp_path, two_ranks, method):
+    """One batch of 16, 4 micro-batches of 4, 2 ranks of 8: the same update where the file says
+    ``exact``.
+    """
+
+    def accumulate(cfg):
+        cfg.train_dataloader.batch_size = 4
+        cfg.optim_wrapper.accumulative_counts = 4
+
+    whole = state_of(train(method_config(tmp_path / 'a', method, data, epochs=1)))
+    parts = state_of(train(method_config(tmp_path / 'b', method, data, epochs=1), accumulate))
+    failed = two_ranks / f'{method}.txt'
+    assert not failed.exists(), failed.read_text()
+    ranks = torch.load(two_ranks / f'{method}.pt', weights_only=True)
+    for state in (parts, ranks):
+        assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
+        if facts(method)['splits'].startswith('exact'):
+            assert gap(state, whole) < 5e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', METHODS)
+def test_digits_av(digits, tmp_path, method):
+    """An epoch of the embedded audio-image dataset with convolutional encoders."""
+    runner = train(method_config(tmp_path, method, digits, DIGITS, epochs=1))
+    assert 'val/accuracy/top1' in runner.message_hub.log_scalars
+    assert all(torch.isfinite(p).all() for p in runner.model.parameters())
