@@ -87,13 +87,14 @@ def _check_conditions(
     missing = []
     for condition in conditions:
         protocol, version = condition['protocol'], condition['protocol_version']
-        if version not in versions.get(protocol, {version}):
-            theirs = ', '.join(str(v) for v in versions[protocol])
+        found = have.get((protocol, condition['condition'], condition['seed']))
+        known = versions.get(protocol, {version}) if found is None else {found['protocol_version']}
+        if version not in known:
+            theirs = ', '.join(str(v) for v in known)
             raise ResultsError(
                 f'the reference {where} is of version {theirs} of the protocol {protocol}, this '
                 f'is version {version}: they are different noise; {_HOW}'
             )
-        found = have.get((protocol, condition['condition'], condition['seed']))
         if found is None:
             missing.append(f'{condition["condition"]} ({protocol}, seed {condition["seed"]})')
         elif found['corruptions'] != _plain(condition['corruptions']):

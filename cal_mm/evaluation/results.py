@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -222,8 +223,6 @@ def save_predictions(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Pat
         rows: per row ``{'sample_ids': [N], 'labels': [N], 'scores': [N, C], 'predicted': [N],
             'contribution': [N, M] or None}``, in the order of the results file's rows.
     """
-    import io
-
     arrays: dict[str, np.ndarray] = {}
     for i, row in enumerate(rows):
         for key, value in row.items():
@@ -238,7 +237,9 @@ def save_predictions(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Pat
 def load_predictions(path: str | Path) -> list[dict[str, np.ndarray]]:
     """Read what :func:`save_predictions` wrote, one dictionary per row."""
     rows: dict[int, dict[str, np.ndarray]] = {}
-    with np.load(path, allow_pickle=False) as archive:
+    # in memory: numpy leaves a damaged file open
+    content = io.BytesIO(Path(path).read_bytes())
+    with np.load(content, allow_pickle=False) as archive:
         for name in archive.files:
             index, _, key = name.partition('/')
             rows.setdefault(int(index), {})[key] = archive[name]

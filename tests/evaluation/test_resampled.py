@@ -25,7 +25,9 @@ REFERENCES = {
     'ece': lambda s, y, p: 100 * float(
         tm.multiclass_calibration_error(torch.tensor(s), torch.tensor(y), C, n_bins=15)
     ),
-    'brier': lambda s, y, p: np.mean([((s[i] - np.eye(C)[y[i]]) ** 2).sum() for i in range(len(y))]),
+    'brier': lambda s, y, p: np.mean(
+        [((s[i] - np.eye(C)[y[i]]) ** 2).sum() for i in range(len(y))]
+    ),
     'aurc': lambda s, y, p: slow_aurc(s, y)[0],
     'e_aurc': lambda s, y, p: slow_aurc(s, y)[1],
 }  # fmt: skip
