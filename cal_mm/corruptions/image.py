@@ -58,7 +58,7 @@ class ImageGaussianNoise(Corruption):
     bounds = (0, 1000)
     options = MappingProxyType({'field': 'channel', 'overflow': 'clip'})
     choices = MappingProxyType({'field': ('channel', 'shared'), 'overflow': ('clip', 'wrap')})
-    aliases = ('gaussian', 'noise')
+    aliases = ('gaussian', 'noise', 'gaussian_noise')
     field: str
     overflow: str
 
@@ -84,7 +84,7 @@ class ImageSaltPepper(Corruption):
     bounds = (0, 1)
     options = MappingProxyType({'field': 'shared'})
     choices = MappingProxyType({'field': ('channel', 'shared')})
-    aliases = ('salt_pepper', 'saltpepper', 'impulse')
+    aliases = ('salt_pepper', 'saltpepper', 'impulse', 'impulse_noise')
     field: str
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -105,7 +105,7 @@ class ImageShotNoise(Corruption):
     unit = '1 / photons at full scale'
     levels = (1 / 60, 1 / 25, 1 / 12, 1 / 5, 1 / 3)
     bounds = (1e-6, 1)
-    aliases = ('shot',)
+    aliases = ('shot', 'shot_noise')
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Noised copy, same shape."""
@@ -123,7 +123,7 @@ class ImageSpeckleNoise(Corruption):
     unit = "share of the pixel's level"
     levels = (0.15, 0.2, 0.35, 0.45, 0.6)
     bounds = (0, 10)
-    aliases = ('speckle',)
+    aliases = ('speckle', 'speckle_noise')
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Noised copy, same shape; rounded and clipped."""

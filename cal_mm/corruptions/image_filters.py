@@ -78,7 +78,7 @@ class ImageDefocusBlur(Corruption):
     unit = 'share of the short side'
     levels = (0.012, 0.02, 0.03, 0.045, 0.065)
     bounds = (0, 0.5)
-    aliases = ('defocus',)
+    aliases = ('defocus', 'defocus_blur')
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Blurred copy, same shape."""
@@ -94,7 +94,7 @@ class ImageMotionBlur(Corruption):
     unit = 'share of the short side'
     levels = (0.04, 0.07, 0.11, 0.16, 0.22)
     bounds = (0, 1)
-    aliases = ('motion',)
+    aliases = ('motion', 'motion_blur')
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Blurred copy, same shape; frames share the angle."""
@@ -239,7 +239,7 @@ class ImageJPEG(Corruption):
     unit = '100 - JPEG quality'
     levels = (75, 82, 87, 91, 95)
     bounds = (0, 99)
-    aliases = ('jpeg',)
+    aliases = ('jpeg', 'jpeg_compression')
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Compressed copy, same shape; other than 3 channels are compressed one by one."""

@@ -101,7 +101,7 @@ class ImageElastic(Corruption):
     unit = 'share of the short side'
     levels = (0.01, 0.018, 0.028, 0.04, 0.055)
     bounds = (0, 0.5)
-    aliases = ('elastic',)
+    aliases = ('elastic', 'elastic_transform')
 
     def corrupt(self, value: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Warped copy, same shape."""

@@ -2,9 +2,15 @@
 
 from cal_mm.registry import CORRUPTIONS
 
+from .base import Corruption
 from .protocols import PROTOCOLS
 
-__all__ = ['protocol_table', 'severity_table']
+__all__ = ['option_table', 'protocol_table', 'severity_table']
+
+
+def _classes() -> list[type[Corruption]]:
+    own = (c for c in CORRUPTIONS.module_dict.values() if c.__module__.startswith('cal_mm.'))
+    return sorted(own, key=lambda c: (c.kind, c.__name__))
 
 
 def severity_table() -> str:
@@ -13,16 +19,29 @@ def severity_table() -> str:
         '| corruption | short names | kind | parameter | unit | 1 | 2 | 3 | 4 | 5 |',
         '|---|---|---|---|---|---|---|---|---|---|',
     ]
-    classes = sorted(
-        (c for c in CORRUPTIONS.module_dict.values() if c.__module__.startswith('cal_mm.')),
-        key=lambda c: (c.kind, c.__name__),
-    )
-    for cls in classes:
+    for cls in _classes():
         values = ' | '.join(f'{v:.3g}' for v in cls.levels)
         rows.append(
             f'| `{cls.__name__}` | {", ".join(cls.aliases)} | {cls.kind} | `{cls.parameter}` '
             f'| {cls.unit} | {values} |'
         )
+    return '\n'.join(rows)
+
+
+def option_table() -> str:
+    """Markdown: each option with its default, the words it may be, and the fact that fills it."""
+    rows = [
+        '| corruption | option | default | one of | from the manifest |',
+        '|---|---|---|---|---|',
+    ]
+    for cls in (c for c in _classes() if c.sample_wise):
+        for key, default in cls.options.items():
+            fact = cls.fact_keys.get(key, key)
+            filled = f'`{fact}`' if key in cls.fact_keys or key == 'sample_rate' else ''
+            rows.append(
+                f'| `{cls.__name__}` | `{key}` | `{default!r}` '
+                f'| {", ".join(cls.choices.get(key, ()))} | {filled} |'
+            )
     return '\n'.join(rows)
 
 
