@@ -114,11 +114,27 @@ def test_corruption_1_leaves_out_what_cannot_act():
 
 
 def test_the_names_of_imagenet_c():
-    names = (
-        'gaussian_noise shot_noise impulse_noise speckle_noise defocus_blur glass_blur motion_blur '
-        'zoom_blur gaussian_blur snow frost fog brightness contrast elastic_transform pixelate '
-        'jpeg_compression spatter saturate'
-    ).split()
+    names = [
+        'gaussian_noise',
+        'shot_noise',
+        'impulse_noise',
+        'speckle_noise',
+        'defocus_blur',
+        'glass_blur',
+        'motion_blur',
+        'zoom_blur',
+        'gaussian_blur',
+        'snow',
+        'frost',
+        'fog',
+        'brightness',
+        'contrast',
+        'elastic_transform',
+        'pixelate',
+        'jpeg_compression',
+        'spatter',
+        'saturate',
+    ]
     found = {parse_attack(f'{name}:3@cam', KINDS)[0].corruptions[0].name for name in names}
     assert len(found) == len(names) == 19
 
