@@ -1,7 +1,8 @@
 """The model and its parts."""
 
 from . import bottlenecks, contribution, encoders, frontends, fusions, gates, losses
-from .classifier import MultiModalClassifier, NonFiniteLossError
+from .assembly import NonFiniteLossError
+from .classifier import MultiModalClassifier
 from .heads import LinearHead
 from .preprocessor import MultiModalPreprocessor
 

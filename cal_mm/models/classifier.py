@@ -2,7 +2,7 @@
 modality.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from cal_mm.models.noise import SampleDraws, isolated_rng
 from cal_mm.models.scale import scale_gradient
 from cal_mm.models.state import ForwardState
 from cal_mm.registry import (
-    BOTTLENECKS,
     ENCODERS,
     FEATURE_TRANSFORMS,
     FUSIONS,
@@ -24,21 +23,15 @@ from cal_mm.registry import (
 )
 from cal_mm.structures import MultiModalDataSample, TrainProgress
 
+from .assembly import build_bottlenecks, build_heads, check_finite_loss, width
+from .bookkeeping import StepRecord
 from .bottlenecks import BottleneckUncertainty
 from .contribution import ContributionTracker
 from .feature_transforms import FeatureContext
 from .fusions import coalition_logits
 from .gates import Gate, GateParts
 
-__all__ = ['MultiModalClassifier', 'NonFiniteLossError']
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss term is NaN or infinite; the message names the terms and the samples."""
-
-
-def _width(module: Any) -> int:
-    return int(module.out_channels)
+__all__ = ['MultiModalClassifier']
 
 
 @MODELS.register_module()
@@ -102,17 +95,16 @@ class MultiModalClassifier(BaseModel):
         self.gate: Gate = GATES.build(dict(type=gate) if isinstance(gate, str) else gate)
         self.seed = seed
         self.encoders = nn.ModuleDict({m: ENCODERS.build(encoders[m]) for m in self.modalities})
-        widths = {m: _width(self.encoders[m]) for m in self.modalities}
-        self.bottlenecks = nn.ModuleDict(
-            {m: self._build_bottleneck(bottleneck, m, widths[m]) for m in self.modalities}
-        )
-        z_widths = {m: _width(self.bottlenecks[m]) for m in self.modalities}
+        widths = {m: width(self.encoders[m]) for m in self.modalities}
+        self.bottlenecks = build_bottlenecks(bottleneck, widths)
+        z_widths = {m: width(self.bottlenecks[m]) for m in self.modalities}
         self.fusion = FUSIONS.build(
             fusion, default_args=dict(in_channels=z_widths, num_classes=num_classes)
         )
         #: whether u_m is the fusion's own view of the modality
         self.fusion_is_head = unimodal_head == 'fusion'
-        self.heads = None if self.fusion_is_head else self._build_heads(unimodal_head, z_widths)
+        heads = None if self.fusion_is_head else unimodal_head
+        self.heads = build_heads(heads, z_widths, num_classes)
         self.feature_transforms = nn.ModuleList(
             [FEATURE_TRANSFORMS.build(cfg) for cfg in feature_transforms or []]
         )
@@ -138,44 +130,10 @@ class MultiModalClassifier(BaseModel):
         self.progress: TrainProgress | None = None
         #: set by an OptimWrapper whose factors act on the features
         self.scales_features = False
-        #: called with the state of every training batch, without gradient: an OptimWrapper's
-        #: statistics, by name
-        self.observers: dict[str, Callable[[ForwardState], None]] = {}
-        #: set by an OptimWrapper that differentiates the losses one by one
-        self.keeps_objectives = False
-        self._objectives: dict[str, Tensor] = {}
-        self._last_state: ForwardState | None = None
+        #: for OptimWrappers that look inside a step
+        self.record = StepRecord()
         self._last_sample_ids: list[str] = []
         self._check()
-
-    def _build_bottleneck(self, cfg: dict | None, modality: str, width: int) -> nn.Module:
-        cfg = cfg or dict(type='IdentityBottleneck')
-        if 'type' not in cfg:
-            missing = set(self.modalities) - set(cfg)
-            if missing:
-                raise ValueError(
-                    f'model.bottleneck needs either a type or one config per modality; '
-                    f'{sorted(missing)} missing'
-                )
-            cfg = cfg[modality]
-        return BOTTLENECKS.build(cfg, default_args=dict(in_channels=width))
-
-    def _build_heads(self, cfg: Any, widths: dict[str, int]) -> nn.ModuleDict | None:
-        if cfg is None:
-            return None
-        if isinstance(cfg, str):
-            raise ValueError(f"model.unimodal_head must be a config, 'fusion' or None, got {cfg!r}")
-        # With a generator of their own: a model with heads starts from the same encoders as one
-        # without.
-        with isolated_rng('heads'):
-            return nn.ModuleDict(
-                {
-                    m: MODELS.build(
-                        cfg, default_args=dict(in_channels=widths[m], num_classes=self.num_classes)
-                    )
-                    for m in self.modalities
-                }
-            )
 
     def _check(self) -> None:
         name = type(self.gate).__name__
@@ -281,7 +239,7 @@ class MultiModalClassifier(BaseModel):
         noise: dict[str, Tensor] = {}
         if draws is not None and any(loss.needs_noise for loss in self.losses):
             noise = {
-                m: draws.normal(m, _width(self.bottlenecks[m]))
+                m: draws.normal(m, width(self.bottlenecks[m]))
                 for m in self.modalities
                 if self.bottlenecks[m].stochastic
             }
@@ -412,32 +370,9 @@ class MultiModalClassifier(BaseModel):
             out.update(component(state))
         if self.contribution is not None:
             self.contribution.observe(state)
-        with torch.no_grad(), torch.autocast(state.logits.device.type, enabled=False):
-            for observe in self.observers.values():
-                observe(state)
-        if self.keeps_objectives:
-            self._objectives = {k: v for k, v in out.items() if 'loss' in k}
-            self._last_state = state
+        self.record.book(state, out)
         out['accuracy_fused'] = (state.logits.argmax(-1) == state.labels).float().mean() * 100
         return out
-
-    def take_objectives(self) -> dict[str, Tensor]:
-        """The losses of the last training batch by name, with their graph; handed out once."""
-        if not self._objectives:
-            raise RuntimeError(
-                "there are no losses to take: set keeps_objectives and call forward(mode='loss')"
-            )
-        found, self._objectives = self._objectives, {}
-        return found
-
-    def take_state(self) -> ForwardState:
-        """The state of the last training batch, with its graph; handed out once."""
-        if self._last_state is None:
-            raise RuntimeError(
-                "there is no state to take: set keeps_objectives and call forward(mode='loss')"
-            )
-        found, self._last_state = self._last_state, None
-        return found
 
     @staticmethod
     def _require_measured(tracker: ContributionTracker) -> None:
@@ -483,22 +418,8 @@ class MultiModalClassifier(BaseModel):
         moves.
         """
         total, log_vars = super().parse_losses(losses)
-        if not torch.isfinite(total):
-            bad = [f'{k} = {v.item():g}' for k, v in log_vars.items() if not torch.isfinite(v)]
-            where = (
-                f'update {self.progress.update}'
-                if self.progress
-                else f'call {int(self.forward_count)}'
-            )
-            raise NonFiniteLossError(
-                f'the loss is not finite in {where} (epoch '
-                f'{self.progress.epoch + 1 if self.progress else "?"}): '
-                f'{", ".join(bad)}; samples {", ".join(self._last_sample_ids)}. No parameter was '
-                f'updated with it and the last '
-                f'checkpoint is untouched. Look at these samples (tools/browse_dataset.py), lower '
-                f'the learning rate, or clip '
-                f'gradients (optim_wrapper.clip_grad).'
-            )
+        calls, ids = int(self.forward_count), self._last_sample_ids
+        check_finite_loss(total, log_vars, self.progress, calls, ids)
         return total, log_vars
 
     # ---- inference ----

@@ -56,7 +56,7 @@ class BoundStep:
             if values is not None:
                 self.ledger.add(name, values)
 
-        self._model.observers[name] = book
+        self._model.record.observers[name] = book
 
     def method_state(self) -> dict[str, Any]:
         """What a method must find again after a resume, beside the optimiser's state."""

@@ -38,7 +38,7 @@ class OwnedStep(BoundStep):
     def bind(self, model: Any) -> None:
         """See ``BoundStep``; the model keeps its losses apart from now on."""
         super().bind(model)
-        self._model.keeps_objectives = True
+        self._model.record.keeps_objectives = True
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -75,7 +75,7 @@ class OwnedStep(BoundStep):
                 f'{type(self).__name__} is not bound to a model yet: the Runner does that; '
                 f'elsewhere call initialize_count_status(model, 0, max_counts) first'
             )
-        objectives = self._model.take_objectives()
+        objectives = self._model.record.take_objectives()
         groups = self.groups(list(objectives))
         named = {name for names in groups.values() for name in names}
         rest = [name for name in objectives if name not in named]
@@ -85,6 +85,7 @@ class OwnedStep(BoundStep):
         for i, (group, losses) in enumerate(present.items()):
             total = self.scale_loss(torch.stack([v.sum() for v in losses]).sum())  # type: ignore[attr-defined]
             self._accumulate(group, total, last=i == len(present) - 1)
+        self._model.record.forget()
         self._inner_count += 1
         if self.should_update():  # type: ignore[attr-defined]
             for grads in self._kept.values():
