@@ -26,6 +26,7 @@ from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry, build_from_cfg
 
 __all__ = [
+    'ADAPTERS',
     'BOTTLENECKS',
     'CONTRIBUTIONS',
     'CONTRIBUTION_SOURCES',
@@ -153,6 +154,7 @@ CONTRIBUTIONS = _own('contribution estimator', 'cal_mm.models.contribution')
 CONTRIBUTION_SOURCES = _own('contribution source', 'cal_mm.engine.sources')
 LOSSES = _own('loss component', 'cal_mm.models.losses')
 MODULATORS = _own('modulator', 'cal_mm.engine')
+ADAPTERS = _own('test-time adapter', 'cal_mm.engine')
 CORRUPTIONS = _own('corruption', 'cal_mm.corruptions')
 
 
