@@ -1,8 +1,10 @@
-"""Metrics, results files and their table; importing this registers the metrics."""
+"""Metrics, results files, their summary and comparison; importing this registers the metrics."""
 
 from .checkpoint import CheckpointMismatchError, load_weights
 from .comparison import comparison_table, standard_error
 from .metrics import UNITS, MultiModalMetric
+from .paired import compare_pairs
+from .pairs import load_run, pair_conditions
 from .results import (
     SCHEMA_VERSION,
     ResultsError,
@@ -11,6 +13,7 @@ from .results import (
     save_predictions,
     save_results,
 )
+from .summary import summarise
 from .table import results_table
 
 __all__ = [
@@ -19,12 +22,16 @@ __all__ = [
     'CheckpointMismatchError',
     'MultiModalMetric',
     'ResultsError',
+    'compare_pairs',
     'comparison_table',
     'load_predictions',
     'load_results',
+    'load_run',
     'load_weights',
+    'pair_conditions',
     'results_table',
     'save_predictions',
     'save_results',
     'standard_error',
+    'summarise',
 ]
