@@ -25,7 +25,7 @@ class CorruptSample:
         corruptions: configs for ``CORRUPTIONS``, each with ``modality``.
         probability: share of the samples that are hit.
         choose: 'one' corruption drawn at random, or 'all' in their order, each with its own
-            ``probability``.
+            ``probability``; those of one ``event`` share the draw.
         severities: drawn from, evenly, where a config names no strength.
 
     Raises:
@@ -93,17 +93,24 @@ class CorruptSample:
         chosen = [v for v in self.versions if v[0].modality in self.modalities]
         if self.choose == 'one':
             chosen = [chosen[int(rng.integers(len(chosen)))]]
+        events: dict[str, float] = {}
         for versions in chosen:
-            results = self._hit(results, versions[int(rng.integers(len(versions)))], rng)
+            corruption = versions[int(rng.integers(len(versions)))]
+            results = self._hit(results, corruption, rng, events)
         return results
 
-    def _hit(self, results: dict[str, Any], corruption: Corruption, rng: Any) -> dict[str, Any]:
+    def _hit(
+        self, results: dict[str, Any], corruption: Corruption, rng: Any, events: dict[str, float]
+    ) -> dict[str, Any]:
         name = str(corruption.modality)
         if name not in results:
             known = ', '.join(sorted(map(str, results)))
             raise LookupError(f'CorruptSample: no modality {name!r} among {known}')
         value = results[name]
-        if value is None or rng.random() >= corruption.probability:
+        draw = rng.random()
+        if corruption.event is not None:
+            draw = events.setdefault(corruption.event, draw)
+        if value is None or draw >= corruption.probability:
             return results
         sample_id = str(results.get('sample_id', ''))
         check_value(corruption.kind, value, corruption.name, name, sample_id)

@@ -222,6 +222,47 @@ def test_corrupt_sample_all_and_cached_features():
     assert given['features'] == {'text': 1, 'image': 2}
 
 
+def test_corrupt_sample_of_one_event_hits_all_or_none():
+    common = dict(severity=5, probability=0.5, event='rain')
+    transform = CorruptSample(
+        [
+            dict(type='ImageLowLight', modality='image', **common),
+            dict(type='TextWordMask', modality='text', **common),
+            dict(type='FeatureGaussianNoise', modality='view', **common),
+        ],
+        choose='all',
+    )
+    hits = [
+        {m for m in ('image', 'text', 'view') if out[m] is not clean[m]}
+        for i in range(200)
+        for clean in [results(i)]
+        for out in [transform({**clean})]
+    ]
+    assert {len(h) for h in hits} == {0, 3}
+    assert np.mean([bool(h) for h in hits]) == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.mark.parametrize('number', [1, 2, 3, 6])
+def test_swap_of_any_number_of_modalities(number):
+    names = 'abcdef'[:number]
+    items = [
+        {
+            'inputs': {m: f'{m}{i}' for m in names},
+            'data_samples': MultiModalDataSample.of(f's{i}', i % 3),
+        }
+        for i in range(30)
+    ]
+    for m in names:
+        for i, item in enumerate(items):
+            out = SwapModality(m).apply(item, items)
+            assert int(out['inputs'][m][1:]) % 3 != i % 3
+            assert all(out['inputs'][o] == item['inputs'][o] for o in names if o != m)
+            assert int(out['data_samples'].gt_label) == i % 3
+    if number > 1:  # two swapped modalities come from two samples
+        both = [SwapModality('b').apply(SwapModality('a').apply(i, items), items) for i in items]
+        assert any(o['inputs']['a'][1:] != o['inputs']['b'][1:] for o in both)
+
+
 def test_corrupt_sample_errors():
     with pytest.raises(ValueError, match='at least one'):
         CorruptSample([])
