@@ -32,12 +32,24 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         dict(hidden_channels=6, dropout=0.3),
         dict(hidden_channels=6, absent='token'),
     ],
+    'EvidentialFusion': [{}, dict(joint_view=True), dict(hidden_channels=6, dropout=0.3)],
     'FiLMFusion': [{}, dict(hidden_channels=4, dropout=0.2, absent='mean')],
     'GatedFusion': [{}, dict(hidden_channels=6, dropout=0.2, absent='token')],
     'LateFusion': [{}, dict(average='probs'), dict(hidden_channels=6, dropout=0.3)],
     'LowRankTensorFusion': [{}, dict(rank=2, absent='mean')],
+    'MMCosineFusion': [{}, dict(scale=4.0, absent='token')],
+    'PDFFusion': [{}, dict(calibrate=False, activation='relu', hidden_channels=6, dropout=0.3)],
+    'QMFFusion': [{}, dict(scale=0.5, detach=True), dict(hidden_channels=6, dropout=0.3)],
     'SumFusion': [{}, dict(absent='token'), dict(hidden_channels=6, dropout=0.3, absent='mean')],
+    'TransformerFusion': [
+        dict(embed_dims=8, num_heads=2, num_layers=2, tokens_per_modality=2),
+        dict(embed_dims=4, num_heads=1, num_layers=1, tokens_per_modality=1),
+    ],
 }
+#: fusions whose unimodal logits are shares that add up to the fused ones
+ADDITIVE = ('MMCosineFusion', 'SumFusion')
+#: whose unimodal logits are a head's, which fusing a single modality changes (a weight, a view)
+HEADS = ('EvidentialFusion-joint', 'QMFFusion')
 
 
 def names() -> list[str]:
@@ -98,11 +110,15 @@ def test_shape_and_gradient_reaches_each_modality_and_parameter(variant: Any) ->
     fusion, z = build(variant).train(), features()
     for value in z.values():
         value.requires_grad_()
-    logits = fusion(z)
+    logits, details = fusion.forward_with_details(z)
     assert logits.shape == (6, CLASSES)
-    (logits * torch.arange(1.0, CLASSES + 1)).square().sum().backward()
-    for m in NAMES:
+    total = (logits * torch.arange(1.0, CLASSES + 1)).square().sum()
+    total.backward(retain_graph=True)
+    for m in NAMES:  # from the logits alone
         assert float(z[m].grad.abs().sum()) > 0, m
+    for value in details.values():  # what a loss reads beside them
+        if value.requires_grad:
+            value.square().sum().backward(retain_graph=True)
     for name, parameter in fusion.named_parameters():
         assert parameter.grad is not None, f'{name} has no gradient: DDP would refuse it'
 
@@ -223,10 +239,12 @@ def test_unimodal_logits(variant: Any) -> None:
     logits = fusion.unimodal_logits(z)
     assert set(logits) == set(NAMES)
     linear = variant[0] == 'ConcatFusion' and 'hidden_channels' not in variant[1]
-    if linear or variant[0] == 'SumFusion':
+    if linear or variant[0] in ADDITIVE:
         summed = torch.stack(list(logits.values())).sum(dim=0)
         torch.testing.assert_close(summed, fusion(z), rtol=0, atol=1e-10)
         return
+    if variant[0] + '-joint' * bool(variant[1].get('joint_view')) in HEADS:
+        return  # test_decision_fusions.py
     for m in NAMES:  # elsewhere it is the prediction of the modality alone
         alone = fusion({m: z[m]}).log_softmax(dim=1)
         torch.testing.assert_close(logits[m].log_softmax(dim=1), alone, rtol=0, atol=1e-10)

@@ -3,20 +3,32 @@
 from .attention import AttentionFusion
 from .base import BaseFusion, coalition_logits
 from .concat import ConcatFusion
+from .decision import DecisionFusion
 from .film import FiLMFusion
 from .gated import GatedFusion
 from .late import LateFusion
 from .lowrank import LowRankTensorFusion
+from .mm_cosine import MMCosineFusion
+from .pdf import PDFFusion
+from .qmf import QMFFusion
 from .sum import SumFusion
+from .tmc import EvidentialFusion
+from .transformer import TransformerFusion
 
 __all__ = [
     'AttentionFusion',
     'BaseFusion',
     'ConcatFusion',
+    'DecisionFusion',
+    'EvidentialFusion',
     'FiLMFusion',
     'GatedFusion',
     'LateFusion',
     'LowRankTensorFusion',
+    'MMCosineFusion',
+    'PDFFusion',
+    'QMFFusion',
     'SumFusion',
+    'TransformerFusion',
     'coalition_logits',
 ]

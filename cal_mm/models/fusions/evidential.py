@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 __all__ = [
+    'combined_evidence',
     'dempster_fold',
     'dempster_pair',
     'dirichlet_kl',
+    'dirichlet_log_mean',
     'evidence_from_logits',
     'evidence_from_opinion',
     'evidential_loss',
@@ -86,6 +88,33 @@ def dempster_fold(
     for i in range(1, beliefs.shape[1]):
         b, u = dempster_pair(b, u, beliefs[:, i], uncertainty[:, i])
     return b, u
+
+
+def _log_factors(evidence: Tensor) -> Tensor:
+    """log(1 + e / C) of the combination: the sum of the sources', [B, M, C] to [B, C]."""
+    return (evidence / evidence.shape[-1]).log1p().sum(dim=1)
+
+
+def combined_evidence(evidence: Tensor) -> Tensor:
+    """Evidence of Dempster's combination of M sources: [B, M, C] to [B, C].
+
+    With b = e / S and u = C / S the rule of :func:`dempster_pair` is e = e1 + e2 + e1 e2 / C: the
+    conflict cancels, and 1 + e / C of the combination is the product of the sources'. A source
+    without evidence changes nothing. The same numbers as :func:`dempster_fold`, without its
+    divisions.
+    """
+    return _log_factors(evidence).expm1() * evidence.shape[-1]
+
+
+def dirichlet_log_mean(evidence: Tensor) -> Tensor:
+    """log(alpha / S) of the combination of M sources, alpha = e + 1: [B, M, C] to [B, C].
+
+    Finite also where the combined evidence itself overflows: log alpha = log C + s + log(1 - (1 - 1
+    / C) exp(-s)) with s = log(1 + e / C).
+    """
+    classes = evidence.shape[-1]
+    s = _log_factors(evidence)
+    return (s + (-(1 - 1 / classes) * (-s).exp()).log1p()).log_softmax(dim=-1)
 
 
 def expected_log_probs(beliefs: Tensor, uncertainty: Tensor) -> Tensor:

@@ -2,5 +2,16 @@
 
 from .aib import AIBLoss
 from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
+from .evidential import EvidentialLoss
+from .pdf import TrueClassConfidence
+from .qmf import ConfidenceRanking
 
-__all__ = ['AIBLoss', 'FusedCrossEntropy', 'LossComponent', 'UnimodalCrossEntropy']
+__all__ = [
+    'AIBLoss',
+    'ConfidenceRanking',
+    'EvidentialLoss',
+    'FusedCrossEntropy',
+    'LossComponent',
+    'TrueClassConfidence',
+    'UnimodalCrossEntropy',
+]
