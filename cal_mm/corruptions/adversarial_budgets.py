@@ -169,7 +169,7 @@ class TextBudget(Budget):
     kind = 'text'
     unit = 'mean norm of the token embeddings'
     l2_unit = 'mean norm of the token embeddings, RMS'
-    levels = (0.02, 0.05, 0.1, 0.2, 0.5)
+    levels = (0.002, 0.005, 0.01, 0.02, 0.05)
     bounds = (0.0, 1e3)
 
     def scale(self, values: Tensor, valid: Tensor, shapes: Sequence[torch.Size]) -> Tensor:

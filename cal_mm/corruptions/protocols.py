@@ -206,6 +206,18 @@ def _can_act(cls: type[Corruption], facts: str | Mapping[str, Any]) -> bool:
     )
 
 
+def _adversarial(modalities: Modalities, seed: int) -> list[Condition]:
+    """One-step and iterated attacks on each modality and, jointly, on all."""
+    names = sorted(modalities)
+    where = [*names, '+'.join(names)] if len(names) > 1 else names
+    return [
+        condition
+        for attack in ('fgsm', 'pgd', 'pgd_l2')
+        for target in where
+        for condition in parse_attack(f'{attack}:1,3,5@{target}', modalities, seed, 'adversarial')
+    ]
+
+
 def _missing(modalities: Modalities, seed: int) -> list[Condition]:
     """Every proper subset of the modalities dropped (each alone where there are more than six)."""
     names = sorted(modalities)
@@ -267,6 +279,14 @@ PROTOCOLS = {
             'the same half of the samples in all modalities.',
             1,
             _families,
+        ),
+        Protocol(
+            'adversarial',
+            1,
+            'FGSM, PGD (L-inf) and PGD (L2), 10 steps from a random start, at severities 1, 3 and '
+            '5: each modality alone, and all of them jointly with a budget each.',
+            1,
+            _adversarial,
         ),
         Protocol('missing', 1, 'Every proper subset of the modalities missing.', 1, _missing),
     )

@@ -5,7 +5,7 @@ from cal_mm.registry import CORRUPTIONS
 from .base import Corruption
 from .protocols import PROTOCOLS
 
-__all__ = ['option_table', 'protocol_table', 'severity_table']
+__all__ = ['attack_table', 'option_table', 'protocol_table', 'severity_table']
 
 
 def _classes() -> list[type[Corruption]]:
@@ -19,13 +19,32 @@ def severity_table() -> str:
         '| corruption | short names | kind | parameter | unit | 1 | 2 | 3 | 4 | 5 |',
         '|---|---|---|---|---|---|---|---|---|---|',
     ]
-    for cls in _classes():
-        values = ' | '.join(f'{v:.3g}' for v in cls.levels)
+    for cls in (c for c in _classes() if c.sample_wise):
         rows.append(
             f'| `{cls.__name__}` | {", ".join(cls.aliases)} | {cls.kind} | `{cls.parameter}` '
-            f'| {cls.unit} | {values} |'
+            f'| {cls.unit} | {_values(cls)} |'
         )
     return '\n'.join(rows)
+
+
+def attack_table() -> str:
+    """Markdown: the budgets of the attacks on the model, those of one kind and norm in a row."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for cls in (c for c in _classes() if not c.sample_wise):
+        norm = {'linf': 'L-inf', 'l2': 'L2'}[getattr(cls, 'norm', '')]
+        key = cls.kind, norm, cls.parameter, cls.unit, _values(cls)
+        groups.setdefault(key, []).append(f'`{cls.__name__}`')
+    rows = [
+        '| kind | norm | attacks | parameter | unit | 1 | 2 | 3 | 4 | 5 |',
+        '|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    for (kind, norm, parameter, unit, values), names in groups.items():
+        rows.append(f'| {kind} | {norm} | {", ".join(names)} | `{parameter}` | {unit} | {values} |')
+    return '\n'.join(rows)
+
+
+def _values(cls: type[Corruption]) -> str:
+    return ' | '.join(f'{v:.3g}' for v in cls.levels)
 
 
 def option_table() -> str:

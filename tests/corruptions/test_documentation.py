@@ -3,7 +3,7 @@ from pathlib import Path
 import torch
 
 from cal_mm.corruptions import parse_attack
-from cal_mm.corruptions.table import option_table, protocol_table, severity_table
+from cal_mm.corruptions.table import attack_table, option_table, protocol_table, severity_table
 from cal_mm.registry import CORRUPTIONS
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'corruptions.md'
@@ -13,6 +13,7 @@ def test_the_tables_are_those_of_the_classes():
     text = PAGE.read_text(encoding='utf-8')
     hint = 'write docs/corruptions.md again with cal_mm.corruptions.table'
     assert severity_table() in text, hint
+    assert attack_table() in text, hint
     assert option_table() in text, hint
     assert protocol_table() in text, hint
 
