@@ -185,7 +185,7 @@ def attack_jointly(attacks: Sequence[Adversarial], batch: dict, model: Any) -> d
         if attacks[0].random_start:
             for target, (_, rows) in zip(targets, hit, strict=True):
                 target.start_at_random(list(rows.values()))
-        _maximise(targets, victim, attacks[0].steps, attacks[0].step)
+        _maximise(targets, victim, attacks[0])
         return _delivered(targets, batch)
 
 
@@ -219,11 +219,11 @@ def _losses(targets: Sequence[Target], points: Sequence[Tensor], victim: Victim)
     return victim.losses(inputs, shifts)
 
 
-def _maximise(targets: Sequence[Target], victim: Victim, steps: int, step: float) -> None:
-    """Move all targets together; with several steps, each sample keeps its best iterate."""
+def _maximise(targets: Sequence[Target], victim: Victim, settings: Adversarial) -> None:
+    """Move all targets together; with several iterates, each sample keeps its best."""
     ids = [s.sample_id for s in victim.batch['data_samples']]
     best = torch.full((len(ids),), -torch.inf, dtype=torch.float64, device=victim.device)
-    for _ in range(steps):
+    for _ in range(settings.steps):
         points = [t.v.detach().requires_grad_() for t in targets]
         losses = _losses(targets, points, victim)
         gradients: Sequence[Tensor | None] = [None] * len(points)
@@ -232,8 +232,8 @@ def _maximise(targets: Sequence[Target], victim: Victim, steps: int, step: float
             gradients = torch.autograd.grad(losses.sum(), points, allow_unused=True)
         best = _keep_better(targets, losses.detach(), best)
         for target, gradient in zip(targets, gradients, strict=True):
-            target.ascend(gradient, step, ids)
-    if steps == 1:
+            target.ascend(gradient, settings.step, ids)
+    if settings.steps == 1 and not settings.random_start:
         return
     with torch.no_grad():
         _keep_better(targets, _losses(targets, [t.v for t in targets], victim), best)
