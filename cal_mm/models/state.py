@@ -60,6 +60,11 @@ class ForwardState:
         """B."""
         return self.logits.shape[0]
 
+    @property
+    def update(self) -> int:
+        """Number of the running parameter update; outside a Runner that of the forward call."""
+        return self.progress.update if self.draws is None else self.draws.counter
+
     def unimodal_logits(self, modality: str, detach: bool = False) -> Tensor:
         """u_m [B, C] on what enters fusion (in training a sample of the bottleneck); computed once.
 

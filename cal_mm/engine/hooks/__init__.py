@@ -5,6 +5,7 @@ from .contribution import ContributionHook
 from .feature_cache import FeatureCacheHook
 from .guard import CheckpointGuardHook, NonFiniteWeightsError
 from .progress import EpochSeedHook, TrainProgressHook
+from .prototypes import PrototypeHook
 from .statistics import DataStatisticsHook
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     'EpochSeedHook',
     'FeatureCacheHook',
     'NonFiniteWeightsError',
+    'PrototypeHook',
     'TrainProgressHook',
 ]

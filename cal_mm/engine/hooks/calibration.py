@@ -1,18 +1,14 @@
 """Fits what the label-free per-sample W and the gates need, on clean validation data."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from torch import Tensor
 
-from cal_mm.models.bottlenecks import posterior_numbers
 from cal_mm.models.contribution.functional import best_temperature
-from cal_mm.models.modes import evaluating
 from cal_mm.registry import HOOKS
 
+from ..collect import collect, gathered
 from .progress import unwrap
 
 __all__ = ['CalibrationHook']
@@ -50,8 +46,7 @@ class CalibrationHook(Hook):
 
     @torch.no_grad()
     def _calibrate(self, runner: Any, model: Any) -> None:
-        with evaluating(model):
-            seen = self._collect(runner.val_dataloader, model)
+        seen = gathered(collect(model, runner.val_dataloader, self.max_samples))
         contribution: Any = getattr(model, 'contribution', None)
         for i, m in enumerate(model.modalities if contribution is not None else ()):
             there = seen.present[:, i]
@@ -65,60 +60,3 @@ class CalibrationHook(Hook):
         uncertainty = getattr(model, 'uncertainty', None)
         if uncertainty is not None and int(seen.present.sum(dim=0).min()) >= LEAST:
             uncertainty.fit(seen.posteriors, seen.present)
-
-    def _collect(self, loader: Any, model: Any) -> '_Seen':
-        features: dict[str, list[Tensor]] = {m: [] for m in model.modalities}
-        unimodal: dict[str, list[Tensor]] = {m: [] for m in model.modalities}
-        posteriors, present, labels = [], [], []
-        count = 0
-        for data in loader:
-            data = model.data_preprocessor(data, training=False)
-            state = model.state(**data)
-            for m in model.modalities:
-                features[m].append(state.features[m].float())
-                if state.head is not None:
-                    unimodal[m].append(state.mean_unimodal_logits(m).float())
-            posteriors.append(posterior_numbers(model.bottlenecks, state.features, state.kl))
-            labels.append(state.known_labels)
-            here = state.present
-            if here is None:
-                here = torch.ones(state.batch_size, len(model.modalities), dtype=torch.bool)
-            present.append(here.to(state.logits.device))
-            count += state.batch_size
-            if count >= self.max_samples:
-                break
-        return _Seen(
-            features={m: _gather(torch.cat(parts)) for m, parts in features.items()},
-            unimodal={m: _gather(torch.cat(parts)) for m, parts in unimodal.items() if parts},
-            posteriors=_gather(torch.cat(posteriors)),
-            present=_gather(torch.cat(present).to(torch.uint8)).bool(),
-            labels=_gather(torch.cat(labels)),
-        )
-
-
-@dataclass
-class _Seen:
-    """What the model made of N clean samples, of every rank.
-
-    Attributes:
-        features: {m: [N, H_m]}.
-        unimodal: {m: [N, C]}; empty without unimodal heads.
-        posteriors: KL and entropy, [N, M, 2].
-        present: bool [N, M].
-        labels: int64 [N].
-    """
-
-    features: dict[str, Tensor]
-    unimodal: dict[str, Tensor]
-    posteriors: Tensor
-    present: Tensor
-    labels: Tensor
-
-
-def _gather(values: Tensor) -> Tensor:
-    """The rows of every rank (equal counts: the validation sampler pads)."""
-    if get_world_size() == 1:
-        return values
-    parts = [torch.empty_like(values) for _ in range(get_world_size())]
-    torch.distributed.all_gather(parts, values.contiguous())
-    return torch.cat(parts)

@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dataset import pseudo_collate
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from cal_mm.models.contribution.functional import CoalitionPlan
 from cal_mm.models.modes import evaluating
 from cal_mm.registry import CONTRIBUTION_SOURCES
 from cal_mm.structures import sample_key
 
+from ..collect import plain_loader, prepared_batches
 from .estimate import CrossFittedSource
 from .pilot import preserved_rng
 
@@ -121,10 +120,8 @@ class RidgeSource(CrossFittedSource):
     def _features(self, model: Any, dataset: Any, size: int) -> dict[str, Tensor]:
         """{m: float64 [N, d_m]} for the whole training set, in its order."""
         rows: dict[str, list[Tensor]] = {m: [] for m in model.modalities}
-        loader = DataLoader(dataset, batch_size=max(size, 64), collate_fn=pseudo_collate)
         with evaluating(model):
-            for data in loader:
-                data = model.data_preprocessor(data, training=False)
+            for data in prepared_batches(model, plain_loader(dataset, max(size, 64))):
                 for m in model.modalities:
                     rows[m].append(self._feature(model, m, data).double().cpu())
         return {m: torch.cat(parts) for m, parts in rows.items()}

@@ -4,6 +4,7 @@ from .aib import AIBLoss
 from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
 from .evidential import EvidentialLoss
 from .pdf import TrueClassConfidence
+from .prototypes import PrototypeRebalance
 from .qmf import ConfidenceRanking
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     'EvidentialLoss',
     'FusedCrossEntropy',
     'LossComponent',
+    'PrototypeRebalance',
     'TrueClassConfidence',
     'UnimodalCrossEntropy',
 ]

@@ -1,0 +1,71 @@
+"""Mean of a statistic over the update before: for decisions that no way of splitting may change."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ['UpdateMean']
+
+
+class UpdateMean(nn.Module):
+    """Mean over all samples of the last complete update, of every micro-batch and rank.
+
+    A decision inside the forward pass cannot know the micro-batches to come, so it takes the
+    update before. Sums are in buffers and the same on every rank: a resumed run goes on exactly.
+
+    Args:
+        size: K, numbers per sample.
+    """
+
+    sums: Tensor
+    mean: Tensor
+    known: Tensor
+    update: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        #: sums and numbers of samples of the running update
+        self.register_buffer('sums', torch.zeros(2, size, dtype=torch.float64))
+        self.register_buffer('mean', torch.zeros(size, dtype=torch.float64))
+        self.register_buffer('known', torch.tensor(False))
+        self.register_buffer('update', torch.tensor(-1))
+
+    @torch.no_grad()
+    def forward(self, values: Tensor, update: int, seen: Tensor | None = None) -> Tensor | None:
+        """Book ``values``; the mean [K] of the update before, or None where there was none.
+
+        Every rank has to call it equally often.
+
+        Args:
+            values: [B, K], those of the present micro-batch.
+            update: its number, as ``draws.counter``.
+            seen: bool [B, K], the values that count; default: all.
+        """
+        if int(self.update) != update:
+            self._close()
+            self.update.fill_(update)
+        values = values.detach().double()
+        counts = torch.ones_like(values) if seen is None else seen.to(values)
+        booked = torch.stack([(values * counts).sum(dim=0), counts.sum(dim=0)])
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(booked)
+        self.sums += booked
+        return self.mean.clone() if bool(self.known) else None
+
+    def _close(self) -> None:
+        total, count = self.sums
+        self.known |= (count > 0).all()
+        self.mean.copy_(torch.where(count > 0, total / count.clamp_min(1), self.mean))
+        self.sums.zero_()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> 'UpdateMean':
+        """Sums stay float64 where a model is cast to half precision."""
+        kept = {'sums': self.sums, 'mean': self.mean}
+        super()._apply(fn, recurse)
+        for name, value in kept.items():
+            moved = getattr(self, name)
+            if moved.dtype != torch.float64:
+                setattr(self, name, value.to(moved.device))
+        return self
