@@ -5,6 +5,7 @@ As a script under torchrun it trains every method for an epoch on two ranks:
 error.
 """
 
+import itertools
 import sys
 import traceback
 from collections.abc import Callable
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 METHODS = sorted(p.stem for p in (ROOT / 'configs/_base_/methods').glob('*.py'))
 
 SYNTHETIC = ('models/synthetic_mlp.py', 'datasets/synthetic.py', 'schedules/sgd_3e.py')
+#: mmengine names a run by the second it starts in; two in one second must not have the same name
+RUNS = itertools.count()
 DIGITS = ('models/digits_av_small.py', 'datasets/digits_av.py', 'schedules/adamw_20e.py')
 
 
@@ -67,6 +70,7 @@ def method_config(
     cfg.default_hooks.checkpoint.max_keep_ckpts = 9
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     cfg.work_dir = str(folder / 'run')
+    cfg.experiment_name = f'{method}_{next(RUNS)}'
     return cfg
 
 
