@@ -218,7 +218,9 @@ def _report(
     print(f'\n{curves}\n' if curves else '')
     for line in summary_lines(results['summary']):
         print(line)
-    print(f'\nmodel {model:.1f} s, noise {noise:.1f} s' if len(loop.rows) > 1 else '')
+    if len(loop.rows) > 1:
+        share = f' ({noise / model:.3f} of the model)' if model else ''
+        print(f'\nmodel {model:.1f} s, noise {noise:.1f} s{share}')
     if args.out:
         print(f'results: {save_results(args.out, results)}')
     if args.save_predictions:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from cal_mm.corruptions import CLEAN, Condition, CorruptedDataset
 from cal_mm.corruptions.adversarial_attack import act
 from cal_mm.corruptions.plan import modality_facts, plan_conditions
+from cal_mm.datasets.kept import KeptItems
 from cal_mm.evaluation.functional import per_class_accuracy
 from cal_mm.evaluation.metrics import MultiModalMetric, Predictions
 from cal_mm.registry import DATASETS, LOOPS
@@ -39,9 +40,10 @@ def state_fingerprint(model: torch.nn.Module) -> dict[str, tuple[float, float]]:
 class RobustnessTestLoop(TestLoop):
     """Test clean, then under each attack, dropped modality and protocol condition.
 
-    The dataset is built once. Sample-wise corruptions act inside the workers, right after packing;
-    attacks that need the model act on the collated batch after them. Frozen encoders encode a
-    sample again only where a condition has changed it. Afterwards ``rows`` holds a
+    The dataset is built once, and its samples are decoded once as far as they fit into memory.
+    Sample-wise corruptions act inside the workers, right after packing; attacks that need the model
+    act on the collated batch after them. Frozen encoders encode every value once, in whichever
+    conditions it comes back (``FeatureMemo``). Afterwards ``rows`` holds a
     dictionary per condition (docs/results_schema.md), ``predictions`` what it was computed from.
 
     Args:
@@ -85,8 +87,11 @@ class RobustnessTestLoop(TestLoop):
                 corruption.check_model(_unwrapped(runner.model))
         self._switch: CorruptedDataset | None = None
         if not built:
-            self._switch = CorruptedDataset(dataset, self.conditions)
+            kept = KeptItems(dataset) if self.conditions else dataset
+            self._switch = CorruptedDataset(kept, self.conditions)
             dataloader = dict(dataloader, dataset=self._switch)
+            if dataloader.get('num_workers'):
+                dataloader.setdefault('persistent_workers', True)
         super().__init__(runner, dataloader, evaluator, fp16)
         self.rows: list[dict[str, Any]] = []
         self.predictions: list[Predictions | None] = []
@@ -102,9 +107,7 @@ class RobustnessTestLoop(TestLoop):
             check_gate()
         self.runner.call_hook('before_test')
         self.runner.model.eval()
-        if self.conditions:
-            self._memo = FeatureMemo(_unwrapped(self.runner.model))
-            self._memo.record()
+        self._memo = FeatureMemo(_unwrapped(self.runner.model))
         clean: dict[str, float] = {}
         for i, condition in enumerate((CLEAN, *self.conditions)):
             if self.conditions:
@@ -115,8 +118,6 @@ class RobustnessTestLoop(TestLoop):
             metrics = self._run_condition(condition)
             if condition is CLEAN:
                 clean = metrics
-                if self._memo is not None:
-                    self._memo.stop()
         self._select(CLEAN)
         self._memo = None
         self.runner.call_hook('after_test')
@@ -189,11 +190,12 @@ class RobustnessTestLoop(TestLoop):
     def _remember(self, batch: Any) -> Any:
         if self._memo is None:
             return batch
-        if self._condition is CLEAN:
-            self._memo.announce(batch)
-            return batch
         attacked = [str(c.modality) for c in self._condition.corruptions if not c.sample_wise]
-        return self._memo.serve(batch, attacked)
+        start = time.perf_counter()
+        with autocast(enabled=self.fp16):
+            batch = self._memo.serve(batch, attacked)
+        self._model_seconds += time.perf_counter() - start  # nearly all of it is the encoders'
+        return batch
 
     def _collect(self, condition: Condition, metrics: dict[str, Any]) -> None:
         """Append the row of ``condition``; timings are summed over the ranks."""
@@ -208,10 +210,7 @@ class RobustnessTestLoop(TestLoop):
             'num_samples': len(self.dataloader.dataset),
             'metrics': {k: v for k, v in numbers.items() if '/' not in k or not _is_weight(k)},
             'contribution': {k.rsplit('/', 1)[1]: v for k, v in numbers.items() if _is_weight(k)},
-            'timing': {
-                'noise_seconds': sum(t[0] for t in timings),
-                'model_seconds': sum(t[1] for t in timings),
-            },
+            'timing': _timing(sum(t[0] for t in timings), sum(t[1] for t in timings)),
         }
         if metric is not None and predictions is not None:
             row['per_class'] = _per_class(metric, predictions)
@@ -225,6 +224,11 @@ def _unwrapped(model: Any) -> torch.nn.Module:
 
 def _is_weight(key: str) -> bool:
     return 'contribution/' in key
+
+
+def _timing(noise: float, model: float) -> dict[str, float | None]:
+    ratio = noise / model if model else None
+    return {'noise_seconds': noise, 'model_seconds': model, 'noise_to_model': ratio}
 
 
 def _json_number(value: float) -> float | None:

@@ -116,6 +116,22 @@ class MultiModalPreprocessor(BaseDataPreprocessor):
             }
         return out
 
+    def front_end_output(
+        self, name: str, values: Sequence[Any], samples: Sequence[Any] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One modality's share of ``forward``: x [B, ...] and mask of values that are all there.
+
+        Args:
+            name: the modality.
+            values: B packed values.
+            samples: their data samples, for the message of an error.
+
+        Raises:
+            ValueError: values that the front end cannot take; names the modality and the samples.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            return self._batch(self.modalities.index(name), name, values, [], samples)
+
     @contextmanager
     def not_recording(self) -> Iterator[None]:
         """Inside, no shape is taken down from the batches that pass."""
