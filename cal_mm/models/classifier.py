@@ -3,6 +3,7 @@ modality.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -246,7 +247,7 @@ class MultiModalClassifier(BaseModel):
         z, kl = {}, {}
         for m in self.modalities:
             z[m], kl[m] = self.bottlenecks[m](h[m], noise.get(m), labels if training else None)
-        z = self._transformed(z, labels, present, draws, training)
+        z = self._transformed(h, z, labels, present, draws, training)
         parts: Any = self.bottlenecks
         mu = {m: parts[m].mean(h[m]) if m in noise else z[m] for m in self.modalities}
         scaled = self._scale_nodes(z) if training else z
@@ -268,10 +269,21 @@ class MultiModalClassifier(BaseModel):
             progress=self.progress or TrainProgress(),
             details=details,
             draws=draws,
+            posterior=partial(self._posterior, h=h),
         )
+
+    def _posterior(self, modality: str, h: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        bottleneck: Any = self.bottlenecks[modality]
+        if not hasattr(bottleneck, 'sigma'):
+            raise ValueError(
+                f'this needs the spread of z, but the bottleneck of {modality!r} is '
+                f"{type(bottleneck).__name__}: use dict(type='VariationalBottleneck')"
+            )
+        return bottleneck.mean(h[modality]).float(), bottleneck.sigma(h[modality])
 
     def _transformed(
         self,
+        h: dict[str, Tensor],
         z: dict[str, Tensor],
         labels: Tensor | None,
         present: Tensor | None,
@@ -289,6 +301,7 @@ class MultiModalClassifier(BaseModel):
             present,
             draws,
             self._head if self.has_unimodal_logits else None,
+            partial(self._posterior, h=h),
         )
         for transform in self.feature_transforms:
             z = transform(z, context)

@@ -111,3 +111,8 @@ class SampleDraws:
     def uniform(self, name: str, dim: int) -> Tensor:
         """In (0, 1), float32 [B, dim]; another name gives other numbers."""
         return counter_uniform(self.keys, dim, self.seed, self.counter, sample_key(name))
+
+    def shared(self, name: str, dim: int) -> Tensor:
+        """In (0, 1), float32 [1, dim], the same for every sample of the update."""
+        one = torch.zeros(1, dtype=torch.int64, device=self.keys.device)
+        return counter_uniform(one, dim, self.seed, self.counter, sample_key('shared', name))

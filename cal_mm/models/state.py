@@ -32,6 +32,8 @@ class ForwardState:
         progress: how far training has come.
         details: what the fusion says beside its logits, by name (``forward_with_details``).
         draws: random numbers that belong to the samples, in training; else None.
+        posterior: ``modality -> (mean, sigma)``, [B, D_m] each, of q(z_m | h_m), before any feature
+            transform; an error where the bottleneck has no spread.
         head: ``(modality, z) -> [B, C]``; the unimodal head, or None where the model has none.
         fuse: ``(z, masks [S, M], present) -> [S, B, C]``; fused logits of coalitions.
     """
@@ -53,12 +55,31 @@ class ForwardState:
     progress: TrainProgress = field(default_factory=TrainProgress)
     details: dict[str, Tensor] = field(default_factory=dict)
     draws: SampleDraws | None = None
+    posterior: Callable[[str], tuple[Tensor, Tensor]] | None = None
     _unimodal: dict[tuple[str, str, bool], Tensor] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
         """B."""
         return self.logits.shape[0]
+
+    def spread(self, modality: str) -> Tensor:
+        """sigma_m [B, D_m] of the bottleneck, float32.
+
+        Raises:
+            ValueError: the bottleneck is deterministic.
+        """
+        return self.gaussian(modality)[1]
+
+    def gaussian(self, modality: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z_m | h_m), [B, D_m] each, float32.
+
+        Raises:
+            ValueError: the bottleneck is deterministic.
+        """
+        if self.posterior is None:
+            raise ValueError('this needs the posterior of z, which this state does not know')
+        return self.posterior(modality)
 
     @property
     def update(self) -> int:

@@ -293,7 +293,21 @@ def test_state_dict_round_trip():
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize('name', sorted(LOSSES.module_dict))
+#: these need a fusion, a hook or earlier updates of their own; tests/test_methods.py trains them
+SPECIAL = {
+    'BlendedCrossEntropy',
+    'BoostingLoss',
+    'ConfidenceRanking',
+    'EvidentialLoss',
+    'JointBottleneckLoss',
+    'OptimalBottleneckLoss',
+    'PrototypeRebalance',
+    'TeacherDistillation',
+    'TrueClassConfidence',
+}
+
+
+@pytest.mark.parametrize('name', sorted(set(LOSSES.module_dict) - SPECIAL))
 def test_every_registered_loss(name):
     model = build(**{**CAL, 'losses': [dict(type=name)]})
     losses = model(**processed(model, batch(8)), mode='loss')

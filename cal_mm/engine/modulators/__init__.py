@@ -2,6 +2,7 @@
 
 from .acceleration import ACCELERATION_MODES, AsymmetricAcceleration, acceleration
 from .base import Modulator
+from .eau import UncertaintyModulator
 from .ogm import OGM, ogm_coefficients
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     'OGM',
     'AsymmetricAcceleration',
     'Modulator',
+    'UncertaintyModulator',
     'acceleration',
     'ogm_coefficients',
 ]

@@ -1,5 +1,8 @@
 """What happens to the features between bottleneck and fusion."""
 
+from .amco import AMCo
 from .base import FeatureContext, FeatureTransform
+from .opm import OPM
+from .variance_weights import VarianceWeights
 
-__all__ = ['FeatureContext', 'FeatureTransform']
+__all__ = ['OPM', 'AMCo', 'FeatureContext', 'FeatureTransform', 'VarianceWeights']

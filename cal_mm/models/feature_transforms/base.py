@@ -24,6 +24,8 @@ class FeatureContext:
         present: bool [B, M], or None where nothing is missing.
         draws: random numbers that belong to the samples; None in evaluation.
         head: ``(modality, z) -> [B, C]``, the unimodal logits; None where the model has none.
+        posterior: ``modality -> (mean, sigma)``, [B, D_m] each, of q(z_m | h_m); an error where the
+            bottleneck has no spread.
     """
 
     modalities: tuple[str, ...]
@@ -34,6 +36,7 @@ class FeatureContext:
     present: Tensor | None = None
     draws: SampleDraws | None = None
     head: Callable[[str, Tensor], Tensor] | None = None
+    posterior: Callable[[str], tuple[Tensor, Tensor]] | None = None
 
     def unimodal_logits(self, modality: str, z: Tensor) -> Tensor:
         """u_m [B, C] of ``z``.

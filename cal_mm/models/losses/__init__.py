@@ -1,6 +1,7 @@
 """Loss components."""
 
 from .aib import AIBLoss
+from .aleatoric import AleatoricLoss
 from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
 from .evidential import EvidentialLoss
 from .pdf import TrueClassConfidence
@@ -9,6 +10,7 @@ from .qmf import ConfidenceRanking
 
 __all__ = [
     'AIBLoss',
+    'AleatoricLoss',
     'ConfidenceRanking',
     'EvidentialLoss',
     'FusedCrossEntropy',

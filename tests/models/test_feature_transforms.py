@@ -1,0 +1,195 @@
+"""OPM, AMCo and EAU's weights against straightforward computations in float64."""
+
+import math
+
+import pytest
+import torch
+from builders import batch, build
+
+from cal_mm.models.feature_transforms import OPM, AMCo, FeatureContext, VarianceWeights
+from cal_mm.models.feature_transforms.amco import dependence, masked_share
+from cal_mm.models.feature_transforms.opm import drop_probabilities
+from cal_mm.models.feature_transforms.variance_weights import variance_weights
+from cal_mm.models.losses.aleatoric import AleatoricLoss, info_nce
+from cal_mm.models.noise import SampleDraws
+from cal_mm.structures import TrainProgress
+
+
+def table(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def context(names, logits, counter, present=None, training=True, progress=None):
+    """u_m is whatever ``logits`` says, for as many samples as it has."""
+    count = len(next(iter(logits.values())))
+    draws = SampleDraws(torch.arange(count), seed=1, counter=counter) if training else None
+    return FeatureContext(
+        modalities=names,
+        num_classes=3,
+        training=training,
+        progress=progress or TrainProgress(update=counter, max_updates=99),
+        labels=torch.zeros(count, dtype=torch.int64),
+        present=present,
+        draws=draws,
+        head=lambda m, z: logits[m],
+    )
+
+
+def test_drop_probabilities_by_hand():
+    q = drop_probabilities(torch.tensor([0.6, 0.4], dtype=torch.float64), 0.4, 0.5)
+    assert q.tolist() == pytest.approx([0.4 * (1 + 0.5 * math.tanh(0.5)), 0])
+    assert drop_probabilities(torch.ones(2), 0.4, 0.5).tolist() == [0, 0]
+    three = drop_probabilities(torch.tensor([0.9, 0.2, 0.4], dtype=torch.float64), 0.9, 5)
+    assert three.tolist() == [1, 0, 0]  # capped
+    assert drop_probabilities(torch.ones(1), 0.4, 0.5).tolist() == [0]
+
+
+NAMES = ('a', 'b')
+SURE = torch.tensor([[9.0, 0, 0]])
+UNSURE = torch.zeros(1, 3)
+
+
+def trained(transform, widths, logits, present=None, **kwargs):
+    """What the second update makes of features of ones."""
+    transform.setup(widths, 3)
+    count = len(next(iter(logits.values())))
+    z = {m: torch.ones(count, w) for m, w in widths.items()}
+    names = tuple(widths)
+    first = transform(z, context(names, logits, 0, present, **kwargs))
+    assert all(first[m] is z[m] for m in z)  # nothing is known yet
+    out = transform(z, context(names, logits, 1, present, **kwargs))
+    still = transform(z, context(names, logits, 2, present, training=False))
+    assert all(still[m] is z[m] for m in z)  # evaluation
+    return out
+
+
+@pytest.mark.parametrize('drop', ['sample', 'dimension'])
+def test_opm_drops_the_dominant_modality(drop):
+    logits = {'a': SURE.repeat(4000, 1), 'b': UNSURE.repeat(4000, 1)}
+    out = trained(OPM(p_exe=1.0, drop=drop), {'a': 4, 'b': 12}, logits)
+    score = torch.stack([SURE[0].double().softmax(0)[0], torch.tensor(1 / 3).double()])
+    q = float(drop_probabilities(score, 0.4, 0.5)[0])
+    scale = 1 / (1 - 4 * q / 16)
+    assert torch.allclose(out['b'], torch.full_like(out['b'], scale))  # never dropped
+    values = out['a'].unique().tolist()
+    assert values == pytest.approx([0, scale])
+    assert float((out['a'] == 0).float().mean()) == pytest.approx(q, abs=0.03)
+    whole = (out['a'] == 0).all(dim=1) | (out['a'] != 0).all(dim=1)
+    assert bool(whole.all()) == (drop == 'sample')
+
+
+def test_opm_leaves_a_sample_its_last_modality():
+    logits = {'a': SURE.repeat(64, 1), 'b': UNSURE.repeat(64, 1)}
+    present = torch.tensor([[True, False], [True, True]]).repeat(32, 1)
+    out = trained(OPM(q_base=1.0, p_exe=1.0), {'a': 2, 'b': 6}, logits, present)
+    assert (out['a'][::2] > 0).all()
+    assert (out['a'][1::2] == 0).all()
+    assert trained(OPM(p_exe=0.0), {'a': 2, 'b': 6}, logits)['a'].eq(1).all()
+    with pytest.raises(ValueError, match='needs unimodal logits'):
+        FeatureContext(('a',), 3, True, TrainProgress()).unimodal_logits('a', torch.ones(1, 1))
+
+
+def test_amco_by_loops():
+    logits = {'a': table(5, 3), 'b': table(5, 3, seed=1), 'c': table(5, 3, seed=2)}
+    got = dependence(list(logits.values()))
+    for i in range(5):
+        weights = {m: sum(math.exp(float(v)) for v in logits[m][i]) for m in logits}
+        expected = [w / sum(weights.values()) for w in weights.values()]
+        assert got[i].tolist() == pytest.approx(expected, rel=1e-5)
+    assert masked_share(50, 100) == pytest.approx(math.sin(math.pi / 4))
+    assert masked_share(500, 100) == 1
+    logits = {'a': SURE.repeat(8, 1), 'b': UNSURE.repeat(8, 1)}
+    progress = TrainProgress(epoch=5, max_epochs=10, update=5 * 20 + 1, max_updates=200)
+    out = trained(AMCo(threshold=0.6, length=1.0), {'a': 10, 'b': 4}, logits, progress=progress)
+    share = math.sin(math.pi / 2 * 0.5)
+    zeros = (out['a'] == 0).sum(dim=1)
+    assert zeros.tolist() == [int(10 * share)] * 8
+    assert out['a'].max() == pytest.approx(1 / (1 - share))
+    assert (out['a'] == out['a'][0]).all()  # one mask for the update
+    assert out['b'].eq(1).all()
+    calm = trained(AMCo(threshold=1.0, length=1.0), {'a': 10, 'b': 4}, logits, progress=progress)
+    assert calm['a'].eq(1).all()
+
+
+@pytest.mark.parametrize('count', [1, 2, 3])
+def test_variance_weights_by_loops(count):
+    var = table(count, 4, 5).exp()
+    present = torch.ones(4, count, dtype=torch.bool)
+    present[1, 0] = count == 1
+    got = variance_weights(var, present)
+    for b in range(4):
+        there = [m for m in range(count) if present[b, m]]
+        for d in range(5):
+            others = {
+                m: sum(float(var[n, b, d]) for n in there if n != m) / max(1, len(there) - 1)
+                for m in there
+            }
+            total = sum(math.exp(v) for v in others.values())
+            for m in range(count):
+                expected = math.exp(others[m]) / total if m in there else 0.0
+                assert float(got[m, b, d]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_info_nce_by_loops():
+    a, b = table(4, 3), table(4, 3, seed=1)
+
+    def e(x, y):
+        return math.exp(float(torch.nn.functional.cosine_similarity(x, y, dim=0)) / 0.5)
+
+    def way(x, y, i):
+        below = sum(e(x[i], y[j]) for j in range(4)) + sum(
+            e(x[i], x[j]) for j in range(4) if j != i
+        )
+        return -math.log(e(x[i], y[i]) / below)
+
+    expected = [(way(a, b, i) + way(b, a, i)) / 2 for i in range(4)]
+    assert info_nce(a, b, 0.5).tolist() == pytest.approx(expected, rel=1e-10)
+
+
+def eau(**kwargs):
+    return build(
+        bottleneck=dict(type='VariationalBottleneck', out_channels=8),
+        feature_transforms=[dict(type='VarianceWeights')],
+        losses=[dict(type='AleatoricLoss', **kwargs)],
+    )
+
+
+def test_eau_kl_terms():
+    model = eau(contrast=0.0, kl=1.0, cross=1.0)
+    data = model.data_preprocessor(batch(6, missing=((1, 'b'),)), training=True)
+    losses, state = model(**data, mode='loss'), model.state(**data, training=True)
+    normal = {
+        m: torch.distributions.Normal(*(v.detach() for v in state.gaussian(m)))
+        for m in model.modalities
+    }
+    kl = torch.distributions.kl_divergence
+    terms = []
+    for m in model.modalities:
+        mask = state.present_mask(m).float()
+        one = (kl(normal[m], torch.distributions.Normal(0.0, 1.0)).sum(1) * mask).mean()
+        assert torch.allclose(losses[f'loss_eau/{m}'].detach(), one, rtol=1e-5)
+        for n in model.modalities:
+            if m != n:
+                both = mask * state.present_mask(n)
+                terms.append(float((kl(normal[m], normal[n]).sum(1) * both).mean()))
+    expected = sum(terms) / len(terms)
+    assert float(losses['loss_eau_cross'].detach()) == pytest.approx(expected, rel=1e-5)
+    assert 'loss_eau/a' in eau(contrast=1.0, kl=0.0)(**data, mode='loss')
+
+
+def test_eau_needs_a_spread_and_one_width():
+    plain = build(feature_transforms=[dict(type='VarianceWeights')])
+    data = plain.data_preprocessor(batch(4), training=True)
+    with pytest.raises(ValueError, match='VariationalBottleneck'):
+        plain.state(**data)
+    with pytest.raises(ValueError, match='one width'):
+        VarianceWeights().setup({'a': 4, 'b': 5}, 3)
+    for bad in (dict(kl=-1.0), dict(temperature=0.0)):
+        with pytest.raises(ValueError, match='AleatoricLoss'):
+            AleatoricLoss(**bad)
+    for bad in (dict(q_base=2.0), dict(strength=-1.0), dict(drop='all')):
+        with pytest.raises(ValueError, match='OPM'):
+            OPM(**bad)
+    for bad in (dict(threshold=0.0), dict(length=0.0)):
+        with pytest.raises(ValueError, match='AMCo'):
+            AMCo(**bad)
