@@ -10,6 +10,7 @@ costs of the page that is there are kept.
 """
 
 import argparse
+import inspect
 import json
 import re
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+import cal_mm.engine.adaptation  # noqa: F401  (registers the adapters)
 from cal_mm import cli
 from cal_mm.files import write_atomically
+from cal_mm.registry import ADAPTERS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / 'configs/_base_/methods'
@@ -142,7 +145,21 @@ def page_text(costs: dict[str, str]) -> str:
             f'- **Paper, public code, ours**: {facts["differences"]}\n'
             f'- **Parts and hyper-parameters**: {options}\n'
         )
-    return HEAD + '\n'.join(rows) + '\n\n' + '\n'.join(sections)
+    return HEAD + '\n'.join(rows) + '\n\n' + '\n'.join(sections) + '\n' + _adapters()
+
+
+def _adapters() -> str:
+    """The section on what acts at test time, from the classes' docstrings."""
+    lines = [
+        '## At test time\n',
+        'With `tools/test.py --adapt NAME` any checkpoint goes on learning from the unlabelled',
+        'test batches. Every condition starts again from the checkpoint, and a batch is predicted',
+        'before it teaches; the figures depend on the order and the size of the batches.\n',
+    ]
+    for name, cls in sorted(ADAPTERS.module_dict.items()):
+        text = ' '.join(inspect.cleandoc(cls.__doc__ or '').replace('\n\n', ' ').split())
+        lines.append(f'- **{name}**: {text}')
+    return '\n'.join(lines) + '\n'
 
 
 def main(args: argparse.Namespace) -> None:

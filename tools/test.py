@@ -37,7 +37,10 @@ from cal_mm.evaluation.report import (
 from cal_mm.evaluation.summary import RESAMPLES
 from cal_mm.evaluation.table import curves_table, summary_lines
 from cal_mm.models.gates import GATE_NAMES
-from cal_mm.registry import DATASETS, GATES, UnknownComponentError, suggestion
+from cal_mm.registry import ADAPTERS, DATASETS, GATES, UnknownComponentError, suggestion
+
+#: what --adapt takes
+ADAPTER_NAMES = sorted(ADAPTERS.module_dict)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,6 +79,12 @@ def parser() -> argparse.ArgumentParser:
         '--gate',
         metavar='NAME',
         help=f"how predictions are made, in place of the config's: {', '.join(GATE_NAMES)}",
+    )
+    found.add_argument(
+        '--adapt',
+        metavar='NAME',
+        help=f'go on learning from the unlabelled test batches: {", ".join(ADAPTER_NAMES)}; '
+        f'the figures then depend on the order and size of the batches',
     )
     found.add_argument('--split', choices=['val', 'test'], default='test')
     found.add_argument('--out', metavar='FILE', help='write the results here (JSON)')
@@ -120,6 +129,11 @@ def _check(args: argparse.Namespace, loader: Any, encoders: Any) -> dict[str, An
         raise UnknownComponentError(
             f'--gate {args.gate}: there is no such gate.{near} Known: {known}'
         )
+    if args.adapt is not None and ADAPTERS.get(args.adapt) is None:
+        raise UnknownComponentError(
+            f'--adapt {args.adapt}: there is no such adapter.'
+            f'{suggestion(args.adapt, ADAPTER_NAMES)} Known: {", ".join(ADAPTER_NAMES)}'
+        )
     if args.bootstrap < 0:
         raise ValueError(f'--bootstrap must be at least 0, got {args.bootstrap}')
     if args.save_predictions and not args.out:
@@ -157,6 +171,7 @@ def _runner_config(args: argparse.Namespace, cfg: Config) -> Config:
         drop=args.drop,
         protocol=args.protocol,
         seeds=args.seeds,
+        adaptation=None if args.adapt is None else dict(type=args.adapt),
     )
     stem = os.path.splitext(os.path.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
@@ -196,6 +211,8 @@ def _report(
     loop: Any,
     reference: dict[str, Any] | None,
 ) -> None:
+    model_part = getattr(loop.runner.model, 'module', loop.runner.model)
+    gate = type(getattr(model_part, 'gate', None)).__name__
     results = describe_results(
         config=args.config,
         digest=digest,
@@ -208,6 +225,7 @@ def _report(
         bootstrap=args.bootstrap,
         reference=reference,
         reference_source=reference_source(args.reference, reference) if reference else None,
+        inference=dict(gate=gate, adaptation=args.adapt),
     )
     noise, model = (
         sum(r['timing'][k] for r in loop.rows) for k in ('noise_seconds', 'model_seconds')

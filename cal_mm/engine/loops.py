@@ -19,8 +19,9 @@ from cal_mm.corruptions.plan import modality_facts, plan_conditions
 from cal_mm.datasets.kept import KeptItems
 from cal_mm.evaluation.functional import per_class_accuracy
 from cal_mm.evaluation.metrics import MultiModalMetric, Predictions
-from cal_mm.registry import DATASETS, LOOPS
+from cal_mm.registry import ADAPTERS, DATASETS, LOOPS
 
+from .adaptation import Adapter
 from .feature_memo import FeatureMemo
 
 __all__ = ['RobustnessTestLoop', 'state_fingerprint']
@@ -55,6 +56,8 @@ class RobustnessTestLoop(TestLoop):
         drop: modalities to leave out, one condition each (``a+b``: both).
         protocol: name of a noise protocol.
         seeds: number of noise seeds; None: the protocol's own, 1 for attacks.
+        adaptation: config of a test-time adapter (``dict(type='Tent')``); every condition starts
+            again from the checkpoint, and a batch is predicted before it teaches.
 
     Raises:
         ValueError: an attack that cannot be, see :func:`cal_mm.corruptions.plan.plan_conditions`.
@@ -71,6 +74,7 @@ class RobustnessTestLoop(TestLoop):
         drop: Sequence[str] = (),
         protocol: str | None = None,
         seeds: int | None = None,
+        adaptation: dict | None = None,
     ) -> None:
         built = isinstance(dataloader, DataLoader)
         dataset = (
@@ -93,6 +97,7 @@ class RobustnessTestLoop(TestLoop):
             if dataloader.get('num_workers'):
                 dataloader.setdefault('persistent_workers', True)
         super().__init__(runner, dataloader, evaluator, fp16)
+        self._adapter: Adapter | None = None if adaptation is None else ADAPTERS.build(adaptation)
         self.rows: list[dict[str, Any]] = []
         self.predictions: list[Predictions | None] = []
         self._condition = CLEAN
@@ -134,8 +139,15 @@ class RobustnessTestLoop(TestLoop):
         touches_model = any(not c.sample_wise for c in condition.corruptions)
         before = state_fingerprint(self.runner.model) if touches_model else None
         self.runner.call_hook('before_test_epoch')
-        for idx, batch in enumerate(self.dataloader):
-            self.run_iter(idx, batch)
+        model = _unwrapped(self.runner.model)
+        if self._adapter is not None:
+            self._adapter.start(model)
+        try:
+            for idx, batch in enumerate(self.dataloader):
+                self.run_iter(idx, batch)
+        finally:
+            if self._adapter is not None:
+                self._adapter.stop(model)
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
         self.runner.call_hook('after_test_epoch', metrics=metrics)
         if before is not None and state_fingerprint(self.runner.model) != before:
@@ -154,6 +166,8 @@ class RobustnessTestLoop(TestLoop):
         start = time.perf_counter()
         with autocast(enabled=self.fp16):
             outputs = self.runner.model.test_step(data_batch)
+            if self._adapter is not None:
+                self._adapter.learn(_unwrapped(self.runner.model), data_batch)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._model_seconds += time.perf_counter() - start

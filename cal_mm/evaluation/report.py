@@ -33,6 +33,7 @@ def describe_results(
     bootstrap: int = RESAMPLES,
     reference: Mapping[str, Any] | None = None,
     reference_source: Mapping[str, Any] | None = None,
+    inference: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What :func:`cal_mm.evaluation.save_results` writes.
 
@@ -48,6 +49,7 @@ def describe_results(
         bootstrap: resamples behind the intervals; 0: none.
         reference: results that mCE refers to.
         reference_source: where these came from.
+        inference: ``gate`` and ``adaptation``, how the predictions were made.
     """
     facts = metainfo or {}
     arrays = [
@@ -70,6 +72,7 @@ def describe_results(
             'classes': [str(c) for c in facts.get('classes') or ()],
         },
         'split': split,
+        'inference': dict(inference or {}),
         'num_samples': rows[0]['num_samples'] if rows else 0,
         'units': dict(UNITS),
         'software': software_versions(),
