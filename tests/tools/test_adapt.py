@@ -1,4 +1,4 @@
-"""tools/test.py --adapt: a batch is predicted before it teaches, conditions do not teach each other."""
+"""tools/test.py --adapt: a batch is predicted before it teaches, conditions start afresh."""
 
 import json
 import sys
