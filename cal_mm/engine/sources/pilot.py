@@ -21,7 +21,7 @@ from cal_mm.structures import sample_key
 
 from .estimate import CrossFittedSource
 
-__all__ = ['PilotSource', 'preserved_rng']
+__all__ = ['PilotSource', 'preserved_rng', 'shuffled_batches', 'update_size']
 
 
 @contextmanager
@@ -85,7 +85,7 @@ class PilotSource(CrossFittedSource):
         loader = runner.train_dataloader
         dataset = loader.dataset
         updates = max(self.updates, int(self.share * runner.max_iters))
-        size = self.batch_size or _update_size(runner, loader)
+        size = self.batch_size or update_size(runner, loader)
         shape = (len(labels), model.num_classes)
         coalitions = torch.zeros(plan.num_coalitions, *shape)
         unimodal = torch.zeros(len(model.modalities), *shape)
@@ -122,7 +122,7 @@ class PilotSource(CrossFittedSource):
         optimizer = OPTIMIZERS.build(cfg.optimizer, default_args=dict(params=params))
         clip = {k: v for k, v in (cfg.get('clip_grad') or {}).items() if k != 'type'}
         pilot.train()
-        for data in _batches(dataset, index, updates, size):
+        for data in shuffled_batches(dataset, index, updates, size):
             data = pilot.data_preprocessor(data, training=True)
             total, _ = pilot.parse_losses(pilot(**data, mode='loss'))
             optimizer.zero_grad()
@@ -151,13 +151,13 @@ class PilotSource(CrossFittedSource):
         return torch.cat(coalitions, dim=1), torch.cat(unimodal, dim=1)
 
 
-def _update_size(runner: Any, loader: Any) -> int:
+def update_size(runner: Any, loader: Any) -> int:
     """Samples of one parameter update, over micro-batches and ranks."""
     every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     return (loader.batch_size or 32) * every * get_world_size()
 
 
-def _batches(dataset: Any, index: Tensor, updates: int, size: int) -> Iterator[Any]:
+def shuffled_batches(dataset: Any, index: Tensor, updates: int, size: int) -> Iterator[Any]:
     """``updates`` shuffled batches of the samples in ``index``, epoch after epoch."""
     done, epoch = 0, 0
     while done < updates:

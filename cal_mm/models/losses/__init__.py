@@ -2,6 +2,7 @@
 
 from .aib import AIBLoss
 from .aleatoric import AleatoricLoss
+from .blended import BlendedCrossEntropy
 from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
 from .evidential import EvidentialLoss
 from .pdf import TrueClassConfidence
@@ -11,6 +12,7 @@ from .qmf import ConfidenceRanking
 __all__ = [
     'AIBLoss',
     'AleatoricLoss',
+    'BlendedCrossEntropy',
     'ConfidenceRanking',
     'EvidentialLoss',
     'FusedCrossEntropy',

@@ -1,0 +1,255 @@
+"""G-Blending, D&R, PMR's prototypes and the collecting they share: measured against loops."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from builders import batch, build, samples
+from mmengine.dataset import pseudo_collate
+from torch.nn import functional as F
+
+from cal_mm.engine.collect import collect, collect_samples, plain_loader
+from cal_mm.engine.hooks.g_blending import GBlendingHook, epochs_of
+from cal_mm.engine.hooks.prototypes import PrototypeHook
+from cal_mm.engine.hooks.relearning import (
+    ReLearningHook,
+    cluster_purity,
+    purity_of_labels,
+    relearning_weights,
+)
+from cal_mm.engine.hooks.subsets import held_out, loss_component
+from cal_mm.engine.short_training import clone_of
+from cal_mm.models.losses import BlendedCrossEntropy
+from cal_mm.models.losses.blended import blending_weights
+
+
+class Data:
+    """A list of packed samples as a dataset."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        self.groups = np.array([r['data_samples'].group for r in rows])
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return self.rows[i]
+
+
+def fake_runner(model, count=40, epoch=0, missing=(), **kwargs):
+    dataset = Data(samples(count, missing=missing))
+    loader = plain_loader(dataset, 8)
+    return SimpleNamespace(
+        model=model,
+        train_dataloader=loader,
+        val_dataloader=plain_loader(Data(samples(24, seed=1)), 8),
+        val_loop=object(),
+        epoch=epoch,
+        max_epochs=10,
+        seed=3,
+        logger=SimpleNamespace(info=lambda text: None),
+        _resume=False,
+        **kwargs,
+    )
+
+
+# ---- collecting ----
+
+
+def test_collect_is_the_model_on_every_sample():
+    model = build(unimodal_head=dict(type='LinearHead'))
+    model.train()
+    rows = samples(11, missing=((3, 'b'),))
+    masks = torch.tensor([[True, False, False], [True, True, True]])
+    before = torch.get_rng_state()
+    seen = collect_samples(model, plain_loader(Data(rows), 4), masks=masks)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+    model.eval()
+    for i, row in enumerate(rows):
+        data = model.data_preprocessor(pseudo_collate([row]), training=False)
+        state = model.state(**data)
+        assert torch.allclose(seen.logits[i], state.logits[0], atol=1e-6)
+        assert torch.allclose(seen.z['c'][i], state.z['c'][0], atol=1e-6)
+        assert torch.allclose(seen.unimodal['a'][i], state.unimodal_logits('a')[0], atol=1e-6)
+        assert torch.allclose(seen.coalitions[i], state.coalition_logits(masks)[:, 0], atol=1e-6)
+        assert int(seen.labels[i]) == int(row['data_samples'].gt_label)
+    assert seen.present[3].tolist() == [True, False, True]
+    assert len(collect(model, plain_loader(Data(rows), 4), max_samples=5)) == 8
+    with pytest.raises(ValueError, match='no batch'):
+        collect(model, [])
+
+
+def test_held_out_groups_never_change_sides():
+    rows = samples(40)
+    inside, outside = held_out(Data(rows), 0.4, 'x')
+    assert sorted(inside + outside) == list(range(40))
+    groups = [{rows[i]['data_samples'].group for i in part} for part in (inside, outside)]
+    assert not groups[0] & groups[1]
+    assert len(groups[1]) == 2  # 0.4 of five groups
+    assert held_out(Data(rows), 0.4, 'x') == (inside, outside)
+    few = Data([r for r in rows if r['data_samples'].group == 'g0'])
+    assert all(held_out(few, 0.25, 'x'))
+    with pytest.raises(ValueError, match='share'):
+        held_out(few, 1.0, 'x')
+
+
+# ---- G-Blending ----
+
+
+def test_blending_weights_by_hand():
+    before = torch.tensor([[1.0, 1.1], [1.0, 1.2]], dtype=torch.float64)
+    after = torch.tensor([[0.5, 0.8], [0.2, 0.9]], dtype=torch.float64)
+    # head 0: dG = .3, O .1 -> .3; head 1: dG = .3, O .2 -> .7
+    raw = [0.3 / 0.2**2, 0.3 / 0.5**2]
+    assert blending_weights(before, after).tolist() == pytest.approx([r / sum(raw) for r in raw])
+    assert blending_weights(before, before).tolist() == [0.5, 0.5]
+    flat = before - torch.tensor([0.1, 0.1])  # no overfitting: bounded by ``least``
+    assert torch.isfinite(blending_weights(before, flat)).all()
+
+
+def test_blended_loss():
+    model = build(unimodal_head=dict(type='LinearHead'), losses=[dict(type='BlendedCrossEntropy')])
+    model.losses[0].weights.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    data = model.data_preprocessor(batch(8, missing=((2, 'b'),)), training=True)
+    out, state = model(**data, mode='loss'), model.state(**data)
+    ce = F.cross_entropy(state.logits, state.labels)
+    assert torch.allclose(out['loss_blend_fused'], 0.1 * ce)
+    for i, m in enumerate('abc'):
+        rows = F.cross_entropy(state.unimodal_logits(m), state.labels, reduction='none')
+        keep = [j for j in range(8) if (j, m) != (2, 'b')]
+        expected = (0.2 + 0.1 * i) * rows[keep].sum() / 8
+        assert torch.allclose(out[f'loss_blend/{m}'], expected)
+
+
+def blending_runner(model):
+    from mmengine.config import Config
+
+    wrapper = dict(optimizer=dict(type='SGD', lr=0.5), clip_grad=dict(max_norm=5.0))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return fake_runner(
+        model,
+        cfg=Config(dict(optim_wrapper=wrapper)),
+        optim_wrapper=SimpleNamespace(optimizer=optimizer),
+    )
+
+
+def test_measuring_leaves_the_run_as_it_was():
+    model = build(unimodal_head=dict(type='LinearHead'), losses=[dict(type='BlendedCrossEntropy')])
+    runner = blending_runner(model)
+    booked = []
+    model.record.observers['x'] = booked.append
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.get_rng_state()
+    hook = GBlendingHook(super_epoch=4, updates=3)
+    hook.before_train_epoch(runner)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not booked
+    changed = [
+        k
+        for k, v in model.state_dict().items()
+        if not k.startswith('data_preprocessor') and not torch.equal(v, before[k])
+    ]
+    assert changed == ['losses.0.weights']
+    weights = model.losses[0].weights
+    assert float(weights.sum()) == pytest.approx(1)
+    assert float(weights.max() - weights.min()) > 1e-4
+    again = weights.clone()
+    hook.before_train_epoch(runner)
+    assert torch.equal(model.losses[0].weights, again)
+    runner.epoch = 3  # inside the super-epoch
+    weights.fill_(0.25)
+    hook.before_train_epoch(runner)
+    assert weights.tolist() == [0.25] * 4
+
+
+def test_a_clone_does_not_share():
+    model = build()
+    model.record.observers['x'] = lambda state: None
+    clone = clone_of(model)
+    assert not clone.record.observers
+    assert model.record.observers
+    with torch.no_grad():
+        next(clone.parameters()).add_(1)
+    assert not torch.equal(next(clone.parameters()), next(model.parameters()))
+
+
+def test_epochs_of_an_interval():
+    assert [epochs_of(i, 30) for i in (5, 0.2, 0.01)] == [5, 6, 1]
+    for bad in (dict(super_epoch=0), dict(updates=0)):
+        with pytest.raises(ValueError, match='GBlendingHook'):
+            GBlendingHook(**bad)
+    with pytest.raises(ValueError, match='BlendedCrossEntropy'):
+        loss_component(build(), BlendedCrossEntropy, 'GBlendingHook')
+
+
+# ---- D&R ----
+
+
+def test_purity_by_hand():
+    labels = np.array([0, 0, 1, 1, 1, 2])
+    assert purity_of_labels(labels, np.array([5, 5, 5, 7, 7, 7])) == pytest.approx(4 / 6)
+    centres = 10 * torch.eye(3, dtype=torch.float64)
+    labels = torch.arange(30) % 3
+    noise = 0.01 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    assert cluster_purity(centres[labels] + noise, labels, 3) == 1
+    assert cluster_purity(torch.zeros(30, 3), labels, 3) == pytest.approx(1 / 3)
+    weights = relearning_weights(torch.tensor([0.9, 0.5]), torch.tensor([0.4, 0.6]), 3.0)
+    assert weights.tolist() == pytest.approx([math.tanh(1.5), math.tanh(0.3)])
+
+
+def test_relearning_mixes_with_the_initial_state():
+    model = build()
+    runner = fake_runner(model)
+    hook = ReLearningHook(interval=2, times=1)
+    hook.before_train(runner)
+    start = {m: [p.clone() for p in ps] for m, ps in model.modality_parameters().items()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    now = {k: p.clone() for k, p in model.named_parameters()}
+    for epoch in (0, 1, 4):  # not the turn, or no turn left
+        runner.epoch = epoch
+        hook.before_train_epoch(runner)
+        assert all(torch.equal(p, now[k]) for k, p in model.named_parameters())
+    stored = {}
+    hook.before_save_checkpoint(runner, stored)
+    other = ReLearningHook(interval=2, times=1)
+    runner._resume = True
+    other.after_load_checkpoint(runner, stored)
+    other.before_train(runner)  # must keep what the checkpoint brought
+    runner.epoch = 2
+    weights = other._diagnose(runner, model)
+    other.before_train_epoch(runner)
+    assert float(weights.max()) > 0
+    for (m, params), a in zip(model.modality_parameters().items(), weights.tolist(), strict=True):
+        for p, old in zip(params, start[m], strict=True):
+            assert torch.allclose(p, a * old + (1 - a) * (old + 1), atol=1e-6)
+    assert torch.equal(model.fusion.head.weight, now['fusion.head.weight'])
+    with pytest.raises(ValueError, match='no initial state'):
+        other.after_load_checkpoint(runner, {})
+    with pytest.raises(ValueError, match='positive'):
+        ReLearningHook(interval=0)
+
+
+# ---- PMR ----
+
+
+def test_prototypes_are_class_means_of_the_share():
+    model = build(losses=[dict(type='PrototypeRebalance', momentum=0.0)])
+    runner = fake_runner(model, missing=((0, 'a'), (1, 'a')))
+    PrototypeHook(share=1.0).before_train_epoch(runner)
+    sums, counts = torch.zeros(3, 8), torch.zeros(3)
+    model.eval()
+    for i, row in enumerate(runner.train_dataloader.dataset.rows):
+        state = model.state(**model.data_preprocessor(pseudo_collate([row]), training=False))
+        if i > 1:
+            sums[int(state.labels)] += state.z['a'][0].detach()
+            counts[int(state.labels)] += 1
+    expected = sums / counts[:, None]
+    assert torch.allclose(model.losses[0].get_buffer('prototypes_of_a'), expected, atol=1e-5)
+    with pytest.raises(ValueError, match='share'):
+        PrototypeHook(share=0.0)
