@@ -270,6 +270,8 @@ class MultiModalClassifier(BaseModel):
             details=details,
             draws=draws,
             posterior=partial(self._posterior, h=h),
+            inputs=inputs,
+            masks=masks,
         )
 
     def _posterior(self, modality: str, h: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Everything one forward pass knows, by name: what losses and contribution estimators read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class ForwardState:
         draws: random numbers that belong to the samples, in training; else None.
         posterior: ``modality -> (mean, sigma)``, [B, D_m] each, of q(z_m | h_m), before any feature
             transform; an error where the bottleneck has no spread.
+        inputs, masks: the preprocessor's output {m: x}, {m: mask or None}.
         head: ``(modality, z) -> [B, C]``; the unimodal head, or None where the model has none.
         fuse: ``(z, masks [S, M], present) -> [S, B, C]``; fused logits of coalitions.
     """
@@ -56,6 +58,8 @@ class ForwardState:
     details: dict[str, Tensor] = field(default_factory=dict)
     draws: SampleDraws | None = None
     posterior: Callable[[str], tuple[Tensor, Tensor]] | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    masks: Mapping[str, Any] | None = None
     _unimodal: dict[tuple[str, str, bool], Tensor] = field(default_factory=dict)
 
     @property

@@ -1,5 +1,6 @@
 """Hooks: they log, measure and schedule; they never touch a gradient."""
 
+from .alignment import AlignmentWeightHook
 from .calibration import CalibrationHook
 from .contribution import ContributionHook
 from .feature_cache import FeatureCacheHook
@@ -9,8 +10,10 @@ from .progress import EpochSeedHook, TrainProgressHook
 from .prototypes import PrototypeHook
 from .relearning import ReLearningHook
 from .statistics import DataStatisticsHook
+from .teachers import TeacherHook
 
 __all__ = [
+    'AlignmentWeightHook',
     'CalibrationHook',
     'CheckpointGuardHook',
     'ContributionHook',
@@ -21,5 +24,6 @@ __all__ = [
     'NonFiniteWeightsError',
     'PrototypeHook',
     'ReLearningHook',
+    'TeacherHook',
     'TrainProgressHook',
 ]

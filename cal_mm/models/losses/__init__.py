@@ -1,10 +1,13 @@
 """Loss components."""
 
+from .agreement import ConfidenceOrder, GapAlignment, SymmetricDistillation
 from .aib import AIBLoss
 from .aleatoric import AleatoricLoss
 from .blended import BlendedCrossEntropy
 from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
+from .distillation import TeacherDistillation
 from .evidential import EvidentialLoss
+from .optimal_bottleneck import OptimalBottleneckLoss
 from .pdf import TrueClassConfidence
 from .prototypes import PrototypeRebalance
 from .qmf import ConfidenceRanking
@@ -13,11 +16,16 @@ __all__ = [
     'AIBLoss',
     'AleatoricLoss',
     'BlendedCrossEntropy',
+    'ConfidenceOrder',
     'ConfidenceRanking',
     'EvidentialLoss',
     'FusedCrossEntropy',
+    'GapAlignment',
     'LossComponent',
+    'OptimalBottleneckLoss',
     'PrototypeRebalance',
+    'SymmetricDistillation',
+    'TeacherDistillation',
     'TrueClassConfidence',
     'UnimodalCrossEntropy',
 ]
