@@ -2,14 +2,22 @@
 
 from cal_mm.registry import OPTIM_WRAPPERS
 
+from .alternating import AlternatingAmpOptimWrapper, AlternatingOptimWrapper
 from .bound import BoundStep
 from .modulated import CALAmpOptimWrapper, CALOptimWrapper, ModulatedStep, is_scale_invariant
+from .owned import OwnedStep
+from .pareto import ParetoAmpOptimWrapper, ParetoOptimWrapper
 
 __all__ = [
+    'AlternatingAmpOptimWrapper',
+    'AlternatingOptimWrapper',
     'BoundStep',
     'CALAmpOptimWrapper',
     'CALOptimWrapper',
     'ModulatedStep',
+    'OwnedStep',
+    'ParetoAmpOptimWrapper',
+    'ParetoOptimWrapper',
     'amp_variant',
     'is_scale_invariant',
 ]

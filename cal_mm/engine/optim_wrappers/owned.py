@@ -11,29 +11,19 @@ from torch import Tensor, nn
 
 from .bound import BoundStep
 
-__all__ = ['Gradients', 'OwnedStep']
+__all__ = ['Gradients', 'OwnedStep', 'SelfReducing', 'reduce_gradients']
 
 #: gradient of one objective by parameter; parameters that it does not reach are left out
 Gradients = dict[nn.Parameter, Tensor]
 
 
-class OwnedStep(BoundStep):
-    """Mixin over an OptimWrapper for methods that combine several objectives' gradients.
+class SelfReducing(BoundStep):
+    """Mixin of the wrappers that reduce their gradients over the ranks themselves.
 
-    Each micro-batch differentiates every group of losses on its own; once per update the sums are
-    reduced over the ranks, :meth:`combine` writes ``p.grad``, and the optimiser steps (clipping and
-    unscaling as always). The groups are those of :meth:`groups`; a loss that none of them names
-    belongs to the first.
-
-    With mixed precision all gradients carry the same loss scale: ratios, angles and norms relative
-    to each other do not notice it.
+    The model keeps the losses and the state of a training batch for them.
     """
 
     _inner_count: int
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._kept: dict[str, Gradients] = {}
 
     def bind(self, model: Any) -> None:
         """See ``BoundStep``; the model keeps its losses apart from now on."""
@@ -50,6 +40,48 @@ class OwnedStep(BoundStep):
             else:
                 with quiet():
                     yield
+
+    def _scaled(self, total: Tensor) -> Tensor:
+        """``total`` times the loss scale of mixed precision, where there is one."""
+        scaler = getattr(self, 'loss_scaler', None)
+        return total if scaler is None else scaler.scale(total)
+
+    def _check_bound(self) -> None:
+        if self._model is None:
+            raise RuntimeError(
+                f'{type(self).__name__} is not bound to a model yet: the Runner does that; '
+                f'elsewhere call initialize_count_status(model, 0, max_counts) first'
+            )
+
+
+def reduce_gradients(grads: Gradients) -> None:
+    """Mean over the ranks, in one message; every rank has the same keys in the same order."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    flat = torch.cat([g.flatten() for g in grads.values()])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    start = 0
+    for p, g in grads.items():
+        grads[p] = flat[start : start + g.numel()].view_as(g)
+        start += g.numel()
+
+
+class OwnedStep(SelfReducing):
+    """Mixin over an OptimWrapper for methods that combine several objectives' gradients.
+
+    Each micro-batch differentiates every group of losses on its own; once per update the sums are
+    reduced over the ranks, :meth:`combine` writes ``p.grad``, and the optimiser steps (clipping and
+    unscaling as always). The groups are those of :meth:`groups`; a loss that none of them names
+    belongs to the first.
+
+    With mixed precision all gradients carry the same loss scale: ratios, angles and norms relative
+    to each other do not notice it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kept: dict[str, Gradients] = {}
 
     def groups(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Group name -> keys of the losses, in the order in which they are differentiated.
@@ -70,11 +102,7 @@ class OwnedStep(BoundStep):
         zero_kwargs: dict | None = None,
     ) -> None:
         """One micro-batch; on the last of an update: reduce, combine, step."""
-        if self._model is None:
-            raise RuntimeError(
-                f'{type(self).__name__} is not bound to a model yet: the Runner does that; '
-                f'elsewhere call initialize_count_status(model, 0, max_counts) first'
-            )
+        self._check_bound()
         objectives = self._model.record.take_objectives()
         groups = self.groups(list(objectives))
         named = {name for names in groups.values() for name in names}
@@ -89,7 +117,7 @@ class OwnedStep(BoundStep):
         self._inner_count += 1
         if self.should_update():  # type: ignore[attr-defined]
             for grads in self._kept.values():
-                self._reduce(grads)
+                reduce_gradients(grads)
             self._model.finish_update()
             self.combine(self._kept)
             self._kept = {}
@@ -97,25 +125,11 @@ class OwnedStep(BoundStep):
             self.zero_grad(**(zero_kwargs or {}))  # type: ignore[attr-defined]
 
     def _accumulate(self, group: str, total: Tensor, last: bool) -> None:
-        scaler = getattr(self, 'loss_scaler', None)
-        if scaler is not None:
-            total = scaler.scale(total)
         params = [p for p in self._model.parameters() if p.requires_grad]
-        found = torch.autograd.grad(total, params, retain_graph=not last, allow_unused=True)
+        found = torch.autograd.grad(
+            self._scaled(total), params, retain_graph=not last, allow_unused=True
+        )
         kept = self._kept.setdefault(group, {})
         for p, grad in zip(params, found, strict=True):
             if grad is not None:
                 kept[p] = kept[p].add_(grad) if p in kept else grad.clone()
-
-    @staticmethod
-    def _reduce(grads: Gradients) -> None:
-        """Mean over the ranks, in one message; every rank has the same keys in the same order."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return
-        flat = torch.cat([g.flatten() for g in grads.values()])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        start = 0
-        for p, g in grads.items():
-            grads[p] = flat[start : start + g.numel()].view_as(g)
-            start += g.numel()

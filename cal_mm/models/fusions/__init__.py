@@ -11,6 +11,7 @@ from .lowrank import LowRankTensorFusion
 from .mm_cosine import MMCosineFusion
 from .pdf import PDFFusion
 from .qmf import QMFFusion
+from .shared_head import SharedHeadFusion
 from .sum import SumFusion
 from .tmc import EvidentialFusion
 from .transformer import TransformerFusion
@@ -28,6 +29,7 @@ __all__ = [
     'MMCosineFusion',
     'PDFFusion',
     'QMFFusion',
+    'SharedHeadFusion',
     'SumFusion',
     'TransformerFusion',
     'coalition_logits',
