@@ -1,5 +1,5 @@
 """Frozen encoders run once: their features are cached on disk and served instead of decoded
-inputs.
+inputs. Where a pipeline draws at random, they are kept in memory by the value that was encoded.
 """
 
 import os
@@ -12,7 +12,8 @@ from mmengine.hooks import Hook
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cal_mm.datasets import set_dataset_epoch
+from cal_mm.datasets import described_datasets, set_dataset_epoch
+from cal_mm.engine.feature_memo import FeatureMemo
 from cal_mm.models.encoders.cache import (
     CachedFeatureDataset,
     FeatureStore,
@@ -32,20 +33,28 @@ class FeatureCacheHook(Hook):
     """Before training, encode the training and validation sets with every frozen encoder, once.
 
     The key of a cache file holds the encoder's weights, the front end, the pipeline and the data's
-    digest, so a change of any of them is noticed. A pipeline that draws at random is left alone:
-    its features change from epoch to epoch.
+    digest, so a change of any of them is noticed.
+
+    A training pipeline that draws at random (augmentation, dropped modalities) cannot be cached:
+    its values change from epoch to epoch. What it leaves as it was is still encoded once: a
+    ``FeatureMemo`` serves values that come back with the same bits.
 
     Args:
         folder: of the cache; default ``feature_cache`` beside the work dir, shared by the runs
             there.
         batch_size: of the encoding pass.
+        memo_bytes: features kept in memory at most where a pipeline draws at random; 0: none.
     """
 
     priority = 'HIGH'
 
-    def __init__(self, folder: str | None = None, batch_size: int = 64) -> None:
+    def __init__(
+        self, folder: str | None = None, batch_size: int = 64, memo_bytes: int = 2**28
+    ) -> None:
         self.folder = folder
         self.batch_size = batch_size
+        self.memo_bytes = memo_bytes
+        self._memo: FeatureMemo | None = None
 
     def before_train(self, runner: Any) -> None:
         """Swap the datasets of the training and validation loops."""
@@ -55,15 +64,28 @@ class FeatureCacheHook(Hook):
             for m in getattr(model, 'modalities', ())
             if getattr(model.encoders[m], 'frozen', False)
         ]
+        self._memo = None
         if not frozen:
             return
-        runner.train_loop.dataloader = self._cached(
-            runner, model, frozen, runner.train_loop.dataloader, 'train'
-        )
+        loader = runner.train_loop.dataloader
+        runner.train_loop.dataloader = self._cached(runner, model, frozen, loader, 'train')
+        if runner.train_loop.dataloader is loader and self.memo_bytes:
+            self._memo = FeatureMemo(model, self.memo_bytes)
         if runner.val_loop is not None:
             runner.val_loop.dataloader = self._cached(
                 runner, model, frozen, runner.val_loop.dataloader, 'val'
             )
+
+    def before_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Put the features of known values into the batch."""
+        if self._memo is not None and isinstance(data_batch, dict):
+            data_batch.update(self._memo.serve(data_batch))
+
+    def after_train(self, runner: Any) -> None:
+        """Free the memory."""
+        self._memo = None
 
     def _cached(
         self, runner: Any, model: Any, frozen: list[str], loader: DataLoader, which: str
@@ -72,8 +94,8 @@ class FeatureCacheHook(Hook):
         if _draws_at_random(dataset, frozen):
             runner.logger.warning(
                 f'{which}: the pipeline draws at random, so the features of the frozen encoders '
-                f'{frozen} are not cached; '
-                f'without random transforms an epoch would be far faster'
+                f'{frozen} are not cached on disk; only values that come back unchanged are '
+                f'encoded once'
             )
             return loader
         folder = self.folder or os.path.join(
@@ -122,7 +144,11 @@ class FeatureCacheHook(Hook):
 
 
 def _draws_at_random(dataset: Any, modalities: list[str]) -> bool:
-    """Whether the first samples differ from one epoch to the next."""
+    """Whether a transform draws for one of the modalities, or the first samples differ from one
+    epoch to the next (a transform with a source of its own, or a wrapper).
+    """
+    if any(_pipeline_draws(d, modalities) for d in described_datasets(dataset)):
+        return True
     views = []
     for epoch in (0, 1):
         set_dataset_epoch(dataset, epoch)
@@ -131,6 +157,26 @@ def _draws_at_random(dataset: Any, modalities: list[str]) -> bool:
     return any(
         not _same(a.get(m), b.get(m)) for a, b in zip(*views, strict=True) for m in modalities
     )
+
+
+def _pipeline_draws(dataset: Any, modalities: list[str]) -> bool:
+    """Whether a transform of a training pipeline takes numbers from the sample's generator.
+
+    A rare event (one modality in a hundred dropped) need not show in the first samples, but it is
+    drawn for every sample.
+    """
+    if getattr(dataset, 'test_mode', True) or not hasattr(dataset, 'raw'):
+        return False
+    for i in range(min(4, len(dataset))):
+        results = dataset.raw(i)
+        rng = results['rng']
+        for transform in dataset.pipeline.transforms:
+            before = rng.bit_generator.state
+            results = transform(results)
+            names = getattr(transform, 'modalities', None)
+            if rng.bit_generator.state != before and (not names or set(names) & set(modalities)):
+                return True
+    return False
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,0 +1,220 @@
+"""Training with noise and dropped modalities, frozen encoders in it, and gates on what comes out.
+
+In this process, on a tiny synthetic dataset.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from builders import batch, build
+from cli_runner import ROOT, call, own_name
+from mmengine.optim import OptimWrapper
+
+from cal_mm.compat import load_trusted_types
+from cal_mm.engine.feature_memo import FeatureMemo
+from cal_mm.engine.hooks.calibration import CalibrationHook
+from cal_mm.engine.hooks.feature_cache import _draws_at_random
+from cal_mm.models.gates import GATE_NAMES
+from cal_mm.registry import DATASETS
+from data_prep.synthetic import make_synthetic
+
+LOAD = [dict(type='LoadFeatures', modality=m) for m in 'abc']
+PACK = [dict(type='PackInputs', modalities=('a', 'b', 'c'))]
+NOISE = dict(
+    type='CorruptSample',
+    probability=0.5,
+    corruptions=[dict(type='FeatureGaussianNoise', modality=m) for m in 'ab'],
+)
+DROP = dict(type='RandomModalityDrop', probabilities=dict(a=0.3, b=0.3))
+RARE = dict(type='RandomModalityDrop', probabilities=dict(a=1e-9))
+ELSEWHERE = dict(type='RandomModalityDrop', probabilities=dict(c=1e-9))
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp('data') / 'synthetic'
+    make_synthetic(out, num_train=96, num_val=32, num_test=32, signal=5.0)
+    return out
+
+
+@pytest.fixture
+def config(data, tmp_path):
+    """Writes a config on the synthetic data, with augmentation."""
+
+    def write(method='cal_paper', steps=(NOISE, DROP), **model):
+        pipeline = [*LOAD, *steps, *PACK]
+        roots = ''.join(
+            f'{s}_dataloader = dict(dataset=dict(data_root={str(data)!r}))\n'
+            for s in ('val', 'test')
+        )
+        path = tmp_path / f'{method}.py'
+        path.write_text(
+            f"_base_ = ['{ROOT}/configs/{method}/synthetic_mlp_concat_{method}.py']\n"
+            f'train_dataloader = dict(collate_fn=dict(type="collate_batch"), dataset=dict('
+            f'data_root={str(data)!r}, pipeline={pipeline!r}))\n{roots}model = dict(**{model!r})\n'
+        )
+        return path
+
+    return write
+
+
+def train(config, work_dir, *options):
+    code, out, err = call(
+        'train', config, '--work-dir', work_dir, '--cfg-options', own_name(), *options
+    )
+    assert code == 0, out[-2000:] + err[-2000:]
+    return load_trusted_types(str(work_dir / 'epoch_3.pth'), 'cpu')['state_dict']
+
+
+def gap(a, b):
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a if a[k].numel())
+
+
+def test_draws_are_noticed_however_rare(data):
+    def draws(*steps, **kwargs):
+        found = dict(type='MultiModalDataset', data_root=str(data), pipeline=[*LOAD, *steps, *PACK])
+        return _draws_at_random(DATASETS.build({**found, 'split': 'train', **kwargs}), ['a', 'b'])
+
+    assert not draws()
+    assert draws(RARE)
+    assert draws(NOISE)
+    assert not draws(ELSEWHERE)
+    assert not draws(RARE, test_mode=True)  # always the same draw
+
+
+@pytest.mark.parametrize('absent', ['mean', 'token'])
+def test_absent_values_learn_from_dropped_modalities(absent):
+    fusion = dict(type='ConcatFusion', absent=absent)
+    found = {}
+    for name, missing in (('plain', []), ('dropped', [(i, 'a') for i in range(0, 16, 3)])):
+        model = build(fusion=fusion)
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        for step in range(3):
+            model.train_step(batch(16, seed=step, missing=missing), wrapper)
+        found[name] = {m: model.fusion.absent_value(m).detach() for m in 'ac'}
+    assert not torch.equal(found['dropped']['a'], found['plain']['a'])
+    # a mean needs no dropped sample; a token learns from nothing else
+    assert (float(found['plain']['a'].abs().max()) > 0) == (absent == 'mean')
+    if absent == 'token':
+        assert float(found['dropped']['a'].abs().max()) > 0
+        assert float(found['dropped']['c'].abs().max()) == 0  # never missing
+
+
+@pytest.mark.slow
+def test_workers_draw_the_same(config, tmp_path):
+    path = config()
+    alone = train(path, tmp_path / '0')
+    options = ['train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True']
+    assert gap(alone, train(path, tmp_path / '2', *options)) == 0
+
+
+@pytest.mark.slow
+def test_frozen_encoders_encode_what_comes_back_once(config, tmp_path, monkeypatch):
+    made = []
+    init = FeatureMemo.__init__
+    monkeypatch.setattr(
+        FeatureMemo, '__init__', lambda self, *a: (made.append(self), init(self, *a))[1]
+    )
+    path = config('concat_uni', encoders={m: dict(frozen=True) for m in 'abc'})
+    with_memo = train(path, tmp_path / 'memo')
+    (memo,) = made
+    # three epochs of 96: 'c' is never touched, the others in about a quarter of the samples
+    assert memo.encoded['c'] == 96
+    assert 96 < memo.encoded['a'] < 96 * 2
+    plain = train(path, tmp_path / 'plain', 'default_hooks.feature_cache.memo_bytes=0')
+    assert len(made) == 1
+    assert gap(with_memo, plain) < 1e-5
+
+
+def test_one_checkpoint_serves_every_gate(config, tmp_path):
+    path = config()
+    train(path, tmp_path / 'work')
+    checkpoint = tmp_path / 'work' / 'epoch_3.pth'
+    printed = {}
+    for gate in GATE_NAMES:
+        code, out, err = call(
+            'test', path, checkpoint, '--gate', gate, '--drop', 'a', '--work-dir', tmp_path / 'w',
+            '--bootstrap', 0, '--cfg-options', own_name(),
+        )  # fmt: skip
+        assert code == 0, err[-2000:]
+        printed[gate] = [line for line in out.splitlines() if line.startswith(('clean', 'drop a'))]
+    assert len({str(rows) for rows in printed.values()}) == len(GATE_NAMES)
+    code, out, err = call(
+        'test', path, checkpoint, '--work-dir', tmp_path / 'w', '--bootstrap', 0, '--cfg-options',
+        own_name(), 'model.gate=evidence',
+    )  # fmt: skip
+    assert code == 0, err[-2000:]
+    clean = printed['evidence'][0].split()
+    assert clean in [line.split() for line in out.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_gate_that_the_checkpoint_cannot_serve_is_refused(config, tmp_path):
+    path = config('concat')
+    train(path, tmp_path / 'work')
+    checkpoint = tmp_path / 'work' / 'epoch_3.pth'
+    for gate, status, message in (
+        ('confidence', 1, 'ConfidenceGate needs model.unimodal_head'),
+        ('uncertainty', 1, 'needs bottlenecks with a KL'),
+        ('contribution', 1, 'ContributionGate needs model.contribution'),
+        ('uncertanty', 2, "Did you mean 'uncertainty'"),
+    ):
+        code, _, err = call(
+            'test', path, checkpoint, '--gate', gate, '--work-dir', tmp_path / 'w',
+            '--cfg-options', own_name(),
+        )  # fmt: skip
+        assert code == status
+        assert message in err
+        assert 'Traceback' not in err
+    path = config()
+    few = ['default_hooks.calibration.max_samples=4', 'val_dataloader.batch_size=4']
+    train(path, tmp_path / 'cal', *few)  # too few to fit anything
+    checkpoint = tmp_path / 'cal' / 'epoch_3.pth'
+    code, _, err = call(
+        'test', path, checkpoint, '--gate', 'uncertainty', '--work-dir', tmp_path / 'w',
+        '--cfg-options', own_name(),
+    )  # fmt: skip
+    assert code == 1
+    assert 'posteriors were never fitted' in err
+
+
+def test_calibration_leaves_missing_values_out(config, tmp_path):
+    """Validation samples that lack a modality do not enter its statistics."""
+    from mmengine.runner import Runner
+
+    from cal_mm.config import load_config
+
+    cfg = load_config(str(config()), {'experiment_name': own_name().split('=')[1]})
+    cfg.work_dir = str(tmp_path / 'work')
+    runner = Runner.from_cfg(cfg)
+    model, hook = runner.model.eval(), CalibrationHook()
+    whole = list(runner.val_dataloader)
+    half = [dict(b, inputs={m: list(v) for m, v in b['inputs'].items()}) for b in whole]
+    for b in half:
+        for i in range(0, len(b['data_samples']), 2):
+            b['inputs']['a'][i] = None
+    few = [
+        {
+            'inputs': {m: v[1::2] for m, v in b['inputs'].items()},
+            'data_samples': b['data_samples'][1::2],
+        }
+        for b in whole
+    ]
+    found = []
+    for batches in (half, few):
+        hook._calibrate(SimpleNamespace(val_dataloader=batches), model)
+        tracker, typicality = model.contribution, model.contribution.typicality['a']
+        found.append(
+            torch.cat(
+                [
+                    model.uncertainty.centre[0],
+                    model.uncertainty.spread[0],
+                    tracker.temperature[:1],
+                    typicality.mean,
+                    typicality.centre,
+                ]
+            ).clone()
+        )
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
