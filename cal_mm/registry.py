@@ -15,6 +15,7 @@ import inspect
 from typing import Any
 
 from mmengine import registry as mmengine_registry
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -32,6 +33,7 @@ __all__ = [
     'CONTRIBUTION_SOURCES',
     'CORRUPTIONS',
     'DATASETS',
+    'DATA_SAMPLERS',
     'ENCODERS',
     'FEATURE_TRANSFORMS',
     'FRONTENDS',
@@ -118,6 +120,7 @@ def _child(name: str, parent: Registry, location: str) -> Registry:
 #: children of mmengine's roots: what the Runner builds
 MODELS = _child('model', MMENGINE_MODELS, 'cal_mm.models')
 DATASETS = _child('dataset', MMENGINE_DATASETS, 'cal_mm.datasets')
+DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'cal_mm.datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'cal_mm.datasets.transforms')
 METRICS = _child('metric', MMENGINE_METRICS, 'cal_mm.evaluation')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'cal_mm.engine.hooks')
@@ -129,7 +132,6 @@ VISUALIZERS = _child('visualizer', MMENGINE_VISUALIZERS, 'cal_mm.visualization')
 # is none; these
 # stay empty unless a user registers something in them.
 for _name in (
-    'DATA_SAMPLERS',
     'EVALUATOR',
     'LOG_PROCESSORS',
     'MODEL_WRAPPERS',

@@ -12,9 +12,11 @@ from .access import (
 from .collate import collate_batch
 from .manifest import read_manifest
 from .multimodal_dataset import MultiModalDataset
+from .valued_sampler import ValuedSampler
 
 __all__ = [
     'MultiModalDataset',
+    'ValuedSampler',
     'collate_batch',
     'column_of',
     'dataset_of',

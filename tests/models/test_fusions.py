@@ -24,6 +24,7 @@ CLASSES = 4
 
 #: options of every registered fusion, one dict per variant worth testing; {} for the defaults
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    'BoostedFusion': [dict(hidden_channels=6, blocks=3), dict(blocks=1, absent='mean')],
     'AttentionFusion': [dict(embed_dims=8, num_heads=2, num_layers=2)],
     'ConcatFusion': [
         {},

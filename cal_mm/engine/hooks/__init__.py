@@ -5,12 +5,14 @@ from .calibration import CalibrationHook
 from .contribution import ContributionHook
 from .feature_cache import FeatureCacheHook
 from .g_blending import GBlendingHook
+from .growth import GrowthHook
 from .guard import CheckpointGuardHook, NonFiniteWeightsError
 from .progress import EpochSeedHook, TrainProgressHook
 from .prototypes import PrototypeHook
 from .relearning import ReLearningHook
 from .statistics import DataStatisticsHook
 from .teachers import TeacherHook
+from .valuation import SampleValuationHook
 
 __all__ = [
     'AlignmentWeightHook',
@@ -21,9 +23,11 @@ __all__ = [
     'EpochSeedHook',
     'FeatureCacheHook',
     'GBlendingHook',
+    'GrowthHook',
     'NonFiniteWeightsError',
     'PrototypeHook',
     'ReLearningHook',
+    'SampleValuationHook',
     'TeacherHook',
     'TrainProgressHook',
 ]

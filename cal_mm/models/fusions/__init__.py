@@ -2,6 +2,7 @@
 
 from .attention import AttentionFusion
 from .base import BaseFusion, coalition_logits
+from .boosted import BoostedFusion
 from .concat import ConcatFusion
 from .decision import DecisionFusion
 from .film import FiLMFusion
@@ -19,6 +20,7 @@ from .transformer import TransformerFusion
 __all__ = [
     'AttentionFusion',
     'BaseFusion',
+    'BoostedFusion',
     'ConcatFusion',
     'DecisionFusion',
     'EvidentialFusion',

@@ -4,6 +4,7 @@ from .agreement import ConfidenceOrder, GapAlignment, SymmetricDistillation
 from .aib import AIBLoss
 from .aleatoric import AleatoricLoss
 from .blended import BlendedCrossEntropy
+from .boosting import BoostingLoss
 from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
 from .distillation import TeacherDistillation
 from .evidential import EvidentialLoss
@@ -16,6 +17,7 @@ __all__ = [
     'AIBLoss',
     'AleatoricLoss',
     'BlendedCrossEntropy',
+    'BoostingLoss',
     'ConfidenceOrder',
     'ConfidenceRanking',
     'EvidentialLoss',
