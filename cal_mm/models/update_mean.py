@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ['UpdateMean']
+__all__ = ['RunningUpdateMean', 'UpdateChange', 'UpdateMean']
 
 
 class UpdateMean(nn.Module):
@@ -62,10 +62,52 @@ class UpdateMean(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> 'UpdateMean':
         """Sums stay float64 where a model is cast to half precision."""
-        kept = {'sums': self.sums, 'mean': self.mean}
+        kept = {n: b for n, b in self._buffers.items() if b is not None and b.is_floating_point()}
         super()._apply(fn, recurse)
         for name, value in kept.items():
             moved = getattr(self, name)
             if moved.dtype != torch.float64:
                 setattr(self, name, value.to(moved.device))
         return self
+
+
+class RunningUpdateMean(UpdateMean):
+    """As :class:`UpdateMean`, but the mean runs over all complete updates, each counted alike."""
+
+    updates: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.register_buffer('updates', torch.zeros(size, dtype=torch.float64))
+
+    def present(self) -> Tensor:
+        """Mean [K] of the running update so far: this micro-batch and those before, all ranks."""
+        total, count = self.sums
+        return total / count.clamp_min(1)
+
+    def _close(self) -> None:
+        seen = self.sums[1] > 0
+        self.updates += seen
+        step = (self.present() - self.mean) / self.updates.clamp_min(1)
+        self.mean += torch.where(seen, step, 0.0)
+        self.known |= seen.all()
+        self.sums.zero_()
+
+
+class UpdateChange(UpdateMean):
+    """As :class:`UpdateMean`, and what changed: the last complete update less the one before it."""
+
+    previous: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.register_buffer('previous', torch.zeros(size, dtype=torch.float64))
+
+    @property
+    def change(self) -> Tensor:
+        """Mean of the last complete update less that of the one before it (0 at first), [K]."""
+        return self.mean - self.previous
+
+    def _close(self) -> None:
+        self.previous.copy_(self.mean)
+        super()._close()

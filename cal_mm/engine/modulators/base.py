@@ -2,12 +2,32 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from cal_mm.models.state import ForwardState
 from cal_mm.structures import TrainProgress
 
-__all__ = ['Modulator']
+__all__ = ['Modulator', 'present_means', 'with_presence']
+
+
+def with_presence(values: Tensor, present: Tensor | None) -> Tensor:
+    """Statistics beside the number of samples they count for: [B, J M] -> [B, 2 J M].
+
+    Args:
+        values: J numbers for each of the M modalities, one after the other.
+        present: bool [B, M], or None where nothing is missing.
+    """
+    seen = torch.ones_like(values)
+    if present is not None:
+        seen = present.repeat(1, values.shape[1] // present.shape[1]).to(values)
+    return torch.cat([torch.where(seen > 0, values, 0.0), seen], dim=1)
+
+
+def present_means(values: Tensor) -> Tensor:
+    """What :func:`with_presence` was booked for, averaged over the samples that count: [2 K] -> [K]."""
+    total, count = values.chunk(2)
+    return total / count.clamp_min(torch.finfo(count.dtype).tiny)
 
 
 class Modulator:
@@ -35,11 +55,15 @@ class Modulator:
         """
         return None
 
+    def finish(self, values: Tensor) -> Tensor:
+        """The mean [K] of :meth:`statistics` to what ``__call__`` takes."""
+        return values
+
     def __call__(self, values: Tensor, progress: TrainProgress) -> Tensor:
         """k [M] > 0.
 
         Args:
-            values: W [M], or the mean [K] of :meth:`statistics`, float64.
+            values: W [M], or what :meth:`finish` made of the mean of :meth:`statistics`, float64.
             progress: how far training has come.
         """
         raise NotImplementedError(f'{type(self).__name__} must implement __call__')

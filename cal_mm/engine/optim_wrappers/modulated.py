@@ -152,6 +152,8 @@ class ModulatedStep(BoundStep):
             values = self.ledger.close().get('modulator')
         if self.modulator is None or values is None:
             return None
+        if not self._reads_weights:
+            values = self.modulator.finish(values)
         values = values.detach().float() if self._reads_weights else values
         factors = self.modulator(values, self.progress)
         self._check(factors)

@@ -1,8 +1,10 @@
 """Loss components."""
 
+from .agm import AdaptiveGradientModulation
 from .agreement import ConfidenceOrder, GapAlignment, SymmetricDistillation
 from .aib import AIBLoss
 from .aleatoric import AleatoricLoss
+from .alone import AloneCrossEntropy
 from .blended import BlendedCrossEntropy
 from .boosting import BoostingLoss
 from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
@@ -15,7 +17,9 @@ from .qmf import ConfidenceRanking
 
 __all__ = [
     'AIBLoss',
+    'AdaptiveGradientModulation',
     'AleatoricLoss',
+    'AloneCrossEntropy',
     'BlendedCrossEntropy',
     'BoostingLoss',
     'ConfidenceOrder',
