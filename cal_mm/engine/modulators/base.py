@@ -25,7 +25,7 @@ def with_presence(values: Tensor, present: Tensor | None) -> Tensor:
 
 
 def present_means(values: Tensor) -> Tensor:
-    """What :func:`with_presence` was booked for, averaged over the samples that count: [2 K] -> [K]."""
+    """Means [2 K] of what :func:`with_presence` gave to means over the samples that count [K]."""
     total, count = values.chunk(2)
     return total / count.clamp_min(torch.finfo(count.dtype).tiny)
 
@@ -42,10 +42,14 @@ class Modulator:
         needs_contribution: ``__call__`` takes W.
         parameters: which of a modality's parameters k scales: ``all``, or ``conv`` (weights of
             convolutions; all of them where a modality has none).
+        needs_loss_scale: ``adjust`` reads :attr:`loss_scale`.
+        loss_scale: what mixed precision has multiplied the gradients by; set before ``adjust``.
     """
 
     needs_contribution = True
     parameters = 'all'
+    needs_loss_scale = False
+    loss_scale = 1.0
 
     def statistics(self, state: ForwardState) -> Tensor | None:
         """[B, K] of a training batch, or None to book nothing; called without gradient.

@@ -3,14 +3,18 @@
 from cal_mm.registry import OPTIM_WRAPPERS
 
 from .alternating import AlternatingAmpOptimWrapper, AlternatingOptimWrapper
+from .balanced_speed import BalancedSpeedAmpOptimWrapper, BalancedSpeedOptimWrapper
 from .bound import BoundStep
 from .modulated import CALAmpOptimWrapper, CALOptimWrapper, ModulatedStep, is_scale_invariant
 from .owned import OwnedStep
 from .pareto import ParetoAmpOptimWrapper, ParetoOptimWrapper
+from .staged import StagedAmpOptimWrapper, StagedOptimWrapper
 
 __all__ = [
     'AlternatingAmpOptimWrapper',
     'AlternatingOptimWrapper',
+    'BalancedSpeedAmpOptimWrapper',
+    'BalancedSpeedOptimWrapper',
     'BoundStep',
     'CALAmpOptimWrapper',
     'CALOptimWrapper',
@@ -18,6 +22,8 @@ __all__ = [
     'OwnedStep',
     'ParetoAmpOptimWrapper',
     'ParetoOptimWrapper',
+    'StagedAmpOptimWrapper',
+    'StagedOptimWrapper',
     'amp_variant',
     'is_scale_invariant',
 ]

@@ -193,6 +193,9 @@ class ModulatedStep(BoundStep):
         if isinstance(self.modulator, Modulator):
             owned = {m: self._scaled(p) for m, p in self._model.modality_parameters().items()}
             seed = sample_key('modulator', self._model.seed, self.progress.update)
+            scaler = getattr(self, 'loss_scaler', None)
+            if scaler is not None and self.modulator.needs_loss_scale:
+                self.modulator.loss_scale = float(scaler.get_scale())
             self.modulator.adjust(owned, factors, self.progress, seed)
 
     @contextmanager

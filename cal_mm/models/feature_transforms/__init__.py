@@ -2,7 +2,8 @@
 
 from .amco import AMCo
 from .base import FeatureContext, FeatureTransform
+from .mmtm import MMTM
 from .opm import OPM
 from .variance_weights import VarianceWeights
 
-__all__ = ['OPM', 'AMCo', 'FeatureContext', 'FeatureTransform', 'VarianceWeights']
+__all__ = ['MMTM', 'OPM', 'AMCo', 'FeatureContext', 'FeatureTransform', 'VarianceWeights']

@@ -8,12 +8,14 @@ from .alone import AloneCrossEntropy
 from .blended import BlendedCrossEntropy
 from .boosting import BoostingLoss
 from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
+from .direction import DirectionAlignment
 from .distillation import TeacherDistillation
 from .evidential import EvidentialLoss
 from .optimal_bottleneck import OptimalBottleneckLoss
 from .pdf import TrueClassConfidence
 from .prototypes import PrototypeRebalance
 from .qmf import ConfidenceRanking
+from .reconboost import ReconBoostLoss
 
 __all__ = [
     'AIBLoss',
@@ -24,12 +26,14 @@ __all__ = [
     'BoostingLoss',
     'ConfidenceOrder',
     'ConfidenceRanking',
+    'DirectionAlignment',
     'EvidentialLoss',
     'FusedCrossEntropy',
     'GapAlignment',
     'LossComponent',
     'OptimalBottleneckLoss',
     'PrototypeRebalance',
+    'ReconBoostLoss',
     'SymmetricDistillation',
     'TeacherDistillation',
     'TrueClassConfidence',
