@@ -36,17 +36,21 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     'EvidentialFusion': [{}, dict(joint_view=True), dict(hidden_channels=6, dropout=0.3)],
     'FiLMFusion': [{}, dict(hidden_channels=4, dropout=0.2, absent='mean')],
     'GatedFusion': [{}, dict(hidden_channels=6, dropout=0.2, absent='token')],
+    'JointBottleneckFusion': [dict(out_channels=6), dict(out_channels=3, absent='token')],
     'LateFusion': [{}, dict(average='probs'), dict(hidden_channels=6, dropout=0.3)],
     'LowRankTensorFusion': [{}, dict(rank=2, absent='mean')],
     'MMCosineFusion': [{}, dict(scale=4.0, absent='token')],
     'PDFFusion': [{}, dict(calibrate=False, activation='relu', hidden_channels=6, dropout=0.3)],
     'QMFFusion': [{}, dict(scale=0.5, detach=True), dict(hidden_channels=6, dropout=0.3)],
+    'SharedHeadFusion': [{}, dict(weights='equal')],
     'SumFusion': [{}, dict(absent='token'), dict(hidden_channels=6, dropout=0.3, absent='mean')],
     'TransformerFusion': [
         dict(embed_dims=8, num_heads=2, num_layers=2, tokens_per_modality=2),
         dict(embed_dims=4, num_heads=1, num_layers=1, tokens_per_modality=1),
     ],
 }
+#: fusions that need one width for all modalities
+ONE_WIDTH = ('SharedHeadFusion',)
 #: fusions whose unimodal logits are shares that add up to the fused ones
 ADDITIVE = ('MMCosineFusion', 'SumFusion')
 #: whose unimodal logits are a head's, which fusing a single modality changes (a weight, a view)
@@ -97,7 +101,10 @@ def subsets(empty: bool = False) -> list[tuple[str, ...]]:
 
 
 @pytest.fixture(params=variants())
-def variant(request: pytest.FixtureRequest) -> tuple[str, dict]:
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict]:
+    if request.param[0] in ONE_WIDTH:
+        for m in NAMES:
+            monkeypatch.setitem(WIDTHS, m, 4)
     return request.param
 
 
@@ -228,7 +235,8 @@ def test_deterministic_in_evaluation_and_state_round_trip(variant: Any) -> None:
 
 @pytest.mark.parametrize('count', [1, 6])
 def test_other_numbers_of_modalities(variant: Any, count: int) -> None:
-    widths = {f'view_{i}': 2 + i for i in range(count)}
+    step = 0 if variant[0] in ONE_WIDTH else 1
+    widths = {f'view_{i}': 2 + step * i for i in range(count)}
     fusion, z = build(variant, widths), features(3, widths)
     assert fusion(z).isfinite().all()
     masks = torch.tensor(list(itertools.product([False, True], repeat=count)))
