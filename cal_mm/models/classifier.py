@@ -251,7 +251,7 @@ class MultiModalClassifier(BaseModel):
         parts: Any = self.bottlenecks
         mu = {m: parts[m].mean(h[m]) if m in noise else z[m] for m in self.modalities}
         scaled = self._scale_nodes(z) if training else z
-        logits, details = self._fused(scaled, present)
+        logits, details = self._fused(scaled, present, draws)
         return ForwardState(
             modalities=self.modalities,
             num_classes=self.num_classes,
@@ -310,9 +310,12 @@ class MultiModalClassifier(BaseModel):
         return z
 
     def _fused(
-        self, z: dict[str, Tensor], present: Tensor | None
+        self, z: dict[str, Tensor], present: Tensor | None, draws: SampleDraws | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         fusion: Any = self.fusion
+        width = getattr(fusion, 'noise_channels', 0)
+        if width and draws is not None:  # a fusion that samples
+            return fusion.forward_with_details(z, present, draws.normal('fusion', width))
         if hasattr(fusion, 'forward_with_details'):
             return fusion.forward_with_details(z, present)
         return fusion(z, present), {}

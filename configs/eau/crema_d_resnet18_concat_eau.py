@@ -8,4 +8,5 @@ _base_ = [
 model = _base_.method_model
 model.num_classes = 6
 model.data_preprocessor = dict(frontends=dict(audio=dict(name='ogm')))
+model.bottleneck.out_channels = 512  # as wide as the encoders, so that the fusion is that of `concat`
 optim_wrapper = _base_.method_optim_wrapper

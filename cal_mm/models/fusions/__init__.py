@@ -7,6 +7,7 @@ from .concat import ConcatFusion
 from .decision import DecisionFusion
 from .film import FiLMFusion
 from .gated import GatedFusion
+from .joint_bottleneck import JointBottleneckFusion
 from .late import LateFusion
 from .lowrank import LowRankTensorFusion
 from .mm_cosine import MMCosineFusion
@@ -26,6 +27,7 @@ __all__ = [
     'EvidentialFusion',
     'FiLMFusion',
     'GatedFusion',
+    'JointBottleneckFusion',
     'LateFusion',
     'LowRankTensorFusion',
     'MMCosineFusion',

@@ -11,6 +11,7 @@ from .components import FusedCrossEntropy, LossComponent, UnimodalCrossEntropy
 from .direction import DirectionAlignment
 from .distillation import TeacherDistillation
 from .evidential import EvidentialLoss
+from .joint_bottleneck import JointBottleneckLoss
 from .optimal_bottleneck import OptimalBottleneckLoss
 from .pdf import TrueClassConfidence
 from .prototypes import PrototypeRebalance
@@ -30,6 +31,7 @@ __all__ = [
     'EvidentialLoss',
     'FusedCrossEntropy',
     'GapAlignment',
+    'JointBottleneckLoss',
     'LossComponent',
     'OptimalBottleneckLoss',
     'PrototypeRebalance',

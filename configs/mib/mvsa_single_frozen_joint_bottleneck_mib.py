@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/mvsa_single_frozen.py',
+    '../_base_/datasets/mvsa_single.py',
+    '../_base_/schedules/adamw_20e.py',
+    '../_base_/methods/mib.py',
+    '../_base_/default_runtime.py',
+]
+model = _base_.method_model
+optim_wrapper = _base_.method_optim_wrapper
