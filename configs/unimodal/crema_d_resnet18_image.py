@@ -1,0 +1,8 @@
+# image alone: the same encoder and head, the other modality left out.
+_base_ = ['../concat/crema_d_resnet18_concat_concat.py']
+frontend = _base_.model.data_preprocessor.frontends.image
+encoder = _base_.model.encoders.image
+model = dict(
+    data_preprocessor=dict(frontends=dict(_delete_=True, image=frontend)),
+    encoders=dict(_delete_=True, image=encoder),
+)
