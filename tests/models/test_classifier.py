@@ -298,10 +298,12 @@ SPECIAL = {
     'BlendedCrossEntropy',
     'BoostingLoss',
     'ConfidenceRanking',
+    'DirectionAlignment',
     'EvidentialLoss',
     'JointBottleneckLoss',
     'OptimalBottleneckLoss',
     'PrototypeRebalance',
+    'ReconBoostLoss',
     'TeacherDistillation',
     'TrueClassConfidence',
 }
