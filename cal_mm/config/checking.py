@@ -61,6 +61,16 @@ def check_config(cfg: Config | Mapping, path: str = 'config', used: Collection[s
     Checker(cfg, path).run(used)
 
 
+#: what a file of configs/_base_/methods offers to the configs that use it, by convention
+METHOD_NAMES = (
+    'method',
+    'method_model',
+    'method_optim_wrapper',
+    'method_hooks',
+    'method_train_dataloader',
+)
+
+
 class Checker:
     """One pass through a config; ``accepted`` then knows the keys that each dictionary may have.
 
@@ -83,7 +93,7 @@ class Checker:
             if key in known:
                 if key in PLACES or fixed_keys((key,), value, None):
                     self._value(value, (key,), PLACES.get(key, ()), None)
-            elif not str(key).startswith('_') and key not in used:
+            elif not str(key).startswith('_') and key not in used and key not in METHOD_NAMES:
                 self._check_own_name(str(key), known)
         self._check_hook_names()
 
