@@ -526,8 +526,8 @@ def test_greedy_leaves_a_modality_alone_for_a_window():
             reference.feature_transforms[0].bypass_parameters(m),
             reference.modality_parameters()[m],
         ):
-            g = sum(float((q.grad**2).sum()) for q in params)
-            sums.append(g / sum(float((q**2).sum()) for q in params))
+            g = sum((q.grad**2).sum().item() for q in params)
+            sums.append(g / sum((q**2).sum().item() for q in params))
         speeds.append(math.log10(sums[0] / sums[1]))
     assert seen[0] == int(np.argmax(speeds))
     with pytest.raises(ValueError, match='exactly one MMTM'):
