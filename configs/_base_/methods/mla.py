@@ -8,7 +8,7 @@ method = dict(
     modalities='M >= 1, of one width',
     splits='exact; with accumulation the graphs of all micro-batches are kept until the update',
     differences='The public code divides k k^T by a matrix, alpha + k r^T, element by element; the formula has the scalar alpha + k.r, which is '
-    'used here. It looks for a parameter called module.weight, so without DataParallel around the head nothing is projected; and its test-time entropy '
+    'used here. It looks for a parameter called module.weight, so without DataParallel around the head nothing is projected (the version in BalanceBenchmark does project, but adds the result to the plain gradient); and its test-time entropy '
     'is taken with a softmax over the batch instead of the classes. Its r is the mean of one rank; here of all. As there, the first step of a run is not '
     'projected, P starts at the identity and its Frobenius norm is 1 from then on, which also makes the head learn slower.',
 )

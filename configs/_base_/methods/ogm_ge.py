@@ -7,9 +7,10 @@ method = dict(
     source='Peng et al., CVPR 2022 (arXiv 2203.15332)',
     modalities='M >= 2',
     splits='exact; the noise is drawn once per update',
-    differences='For M > 2 the weakest modality is the reference (ours). The public code computes S per '
-    "micro-batch and rank, halves the concat head's bias by hand for two modalities, and modulates "
-    'kernels of convolutions only; here S covers the whole update and u_m is the head\'s own share.',
+    differences="As the public code for M = 2: u_m is the head's own share W^m z^m + b / 2, the noise is as wide as the gradient was before the factor and "
+    'reaches both modalities, kernels of convolutions only (all parameters of a modality that has none). That code sums S per micro-batch and rank; here it is the mean over the whole update and '
+    'over the samples that have the modality. With equal scores it damps the first modality, here nobody; its last epoch of modulation is included, here `end` is '
+    'not. For M > 2 the weakest modality is the reference (ours); the three-modality variant in the code of MLA compares each with the sum of the others.',
 )
 method_model = dict(
     unimodal_head='fusion',
