@@ -281,7 +281,10 @@ class MultiModalClassifier(BaseModel):
                 f'this needs the spread of z, but the bottleneck of {modality!r} is '
                 f"{type(bottleneck).__name__}: use dict(type='VariationalBottleneck')"
             )
-        return bottleneck.mean(h[modality]).float(), bottleneck.sigma(h[modality])
+        x = h[modality]
+        if not torch.is_autocast_enabled(x.device.type) and x.dtype in (torch.bfloat16, torch.half):
+            x = x.float()  # computed under an autocast that is off by now
+        return bottleneck.mean(x).float(), bottleneck.sigma(x)
 
     def _transformed(
         self,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from builders import batch, build
 
+from cal_mm.engine.modulators import UncertaintyModulator
 from cal_mm.models.feature_transforms import OPM, AMCo, FeatureContext, VarianceWeights
 from cal_mm.models.feature_transforms.amco import dependence, masked_share
 from cal_mm.models.feature_transforms.opm import drop_probabilities
@@ -193,3 +194,22 @@ def test_eau_needs_a_spread_and_one_width():
     for bad in (dict(threshold=0.0), dict(length=0.0)):
         with pytest.raises(ValueError, match='AMCo'):
             AMCo(**bad)
+
+
+def test_uncertainty_after_an_autocast_and_by_hand():
+    """Statistics are booked once the autocast is off."""
+    model = eau()
+    data = model.data_preprocessor(batch(6, missing=((1, 'b'),)), training=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        state = model.state(**data, training=True)
+    assert state.features['a'].dtype == torch.bfloat16
+    modulator = UncertaintyModulator(strength=0.5)
+    shares = modulator.statistics(state).detach()
+    variance = [state.spread(m).square().mean(dim=1).detach() for m in 'abc']
+    assert torch.allclose(shares[0], torch.stack(variance)[:, 0] / sum(v[0] for v in variance))
+    assert float(shares[1, 1]) == 0
+    assert shares.sum(dim=1).tolist() == pytest.approx([1.0] * 6)
+    k = modulator(shares.double().mean(dim=0), TrainProgress())
+    assert k.tolist() == pytest.approx((1 + 0.5 * shares.double().mean(dim=0)).tolist())
+    with pytest.raises(ValueError, match='strength'):
+        UncertaintyModulator(strength=-1.0)
