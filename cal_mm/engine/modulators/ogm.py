@@ -102,18 +102,22 @@ class OGM(Modulator):
         """Generalisation enhancement: noise as wide as the gradient was."""
         if not self.noise or not self._active(progress):
             return
-        generators: dict[torch.device, torch.Generator] = {}
-        for params, k in zip(owned.values(), factors.tolist(), strict=True):
-            for p in params:
-                if p.grad is not None and p.grad.numel() > 1:
-                    # drawn where the gradient is: nothing is copied and nobody waits
-                    generator = generators.setdefault(
-                        p.grad.device, torch.Generator(p.grad.device).manual_seed(seed)
-                    )
-                    draw = torch.randn(
-                        p.grad.shape, generator=generator, device=p.grad.device, dtype=p.grad.dtype
-                    )
-                    p.grad.add_(draw.mul_(_std(p.grad) / k))
+        grads = [
+            (p.grad, k)
+            for params, k in zip(owned.values(), factors.tolist(), strict=True)
+            for p in params
+            if p.grad is not None and p.grad.numel() > 1
+        ]
+        if not grads:
+            return
+        # Drawn where the gradient is, so that nothing is copied, and into one buffer: fresh memory
+        # for every tensor takes as long as the rest.
+        like = grads[0][0]
+        generator = torch.Generator(like.device).manual_seed(seed)
+        buffer = like.new_empty(max(g.numel() for g, _ in grads))
+        for grad, k in grads:
+            draw = buffer[: grad.numel()].normal_(generator=generator).view_as(grad)
+            grad.addcmul_(draw, _std(grad) / k)
 
 
 def _std(values: Tensor) -> Tensor:
