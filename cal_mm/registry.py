@@ -17,7 +17,6 @@ from typing import Any
 from mmengine import registry as mmengine_registry
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -38,7 +37,6 @@ __all__ = [
     'ENCODERS',
     'FEATURE_TRANSFORMS',
     'FRONTENDS',
-    'FUNCTIONS',
     'FUSIONS',
     'GATES',
     'HOOKS',
@@ -123,7 +121,6 @@ def _child(name: str, parent: Registry, location: str) -> Registry:
 MODELS = _child('model', MMENGINE_MODELS, 'cal_mm.models')
 DATASETS = _child('dataset', MMENGINE_DATASETS, 'cal_mm.datasets')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'cal_mm.datasets')
-FUNCTIONS = _child('function', MMENGINE_FUNCTIONS, 'cal_mm.datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'cal_mm.datasets.transforms')
 METRICS = _child('metric', MMENGINE_METRICS, 'cal_mm.evaluation')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'cal_mm.engine.hooks')

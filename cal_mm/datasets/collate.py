@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import FUNCTIONS
 
-from cal_mm.registry import FUNCTIONS
 from cal_mm.structures import MultiModalDataSample
 
 __all__ = ['collate_batch']
