@@ -37,6 +37,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
         cfg = Config.fromfile(path, import_custom_modules=False)
     except Exception as e:
         raise ConfigError(f'{path}: cannot be read as a config: {type(e).__name__}: {e}') from e
+    # mmengine looks collate functions up in its own registry, which knows no place to import from
+    importlib.import_module('cal_mm.datasets')
     _drop_leftovers(cfg._cfg_dict)
     _import_custom_modules(cfg, path)
     cfg.setdefault('default_scope', 'cal_mm')
