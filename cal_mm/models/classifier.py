@@ -467,6 +467,20 @@ class MultiModalClassifier(BaseModel):
             weights=weights,
         )
 
+    def use_gate(self, gate: str | dict) -> None:
+        """Decide with another gate from now on; see ``gate`` of the class.
+
+        Raises:
+            ValueError: this model lacks what the gate needs.
+        """
+        built, before = GATES.build(dict(type=gate) if isinstance(gate, str) else gate), self.gate
+        self.gate = built.to(self.forward_count.device)
+        try:
+            self._check()
+        except ValueError:
+            self.gate = before
+            raise
+
     def check_gate(self) -> None:
         """Refuse to test with a gate whose statistics this model's weights do not hold.
 

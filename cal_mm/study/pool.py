@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,8 @@ def _work(setup: Setup, connection: Connection, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     _die_with_parent()
     sys.stdout = sys.stderr = open(log, 'a', buffering=1, encoding='utf-8')  # noqa: SIM115
+    # as mmengine sets it for data loaders; a spawned process has another default
+    set_start_method('fork', force=True)
     import torch
 
     torch.set_num_threads(setup.threads)
