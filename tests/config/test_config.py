@@ -1,5 +1,8 @@
 """Configs: what is refused, and that nothing valid is."""
 
+import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -452,3 +455,15 @@ def test_a_config_that_is_no_file():
     check_config(Config(dict(randomness=dict(seed=1))))
     with pytest.raises(ConfigError, match='config: randomness'):
         check_config(dict(randomness=dict(sed=1)))
+
+
+def test_collate_functions_are_known_in_a_fresh_process():
+    code = (
+        'from cal_mm.config import load_config;'
+        'load_config("configs/concat/crema_d_resnet18_concat_concat.py")'
+    )
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
