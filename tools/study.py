@@ -45,8 +45,12 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog='tools/study.py', description=(__doc__ or '').splitlines()[0])
     p.add_argument('study', help='a file of configs/studies')
     p.add_argument('--phase', choices=(*PHASES, 'all'), default='all', help='default: all')
-    p.add_argument('--dry-run', action='store_true', help='print the plan and the time, run nothing')
-    p.add_argument('--no-probe', action='store_true', help='--dry-run: do not time a short training')
+    p.add_argument(
+        '--dry-run', action='store_true', help='print the plan and the time, run nothing'
+    )
+    p.add_argument(
+        '--no-probe', action='store_true', help='--dry-run: do not time a short training'
+    )
     p.add_argument(
         '--only',
         nargs='+',
@@ -58,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument('--devices', type=devices, default=('cpu',), help='cpu, or cuda:0,cuda:1,...')
     p.add_argument('--threads', type=count(1), default=1, help='of each worker (default: 1)')
     p.add_argument('--work-dir', help="default: the study's, work_dirs/studies/<name>")
-    p.add_argument('--out', metavar='FILE.md', help="the report; default <work-dir>/report.md")
+    p.add_argument('--out', metavar='FILE.md', help='the report; default <work-dir>/report.md')
     p.add_argument(
         '--keep-checkpoints', action='store_true', help='leave the weights of the tested trials'
     )
@@ -83,6 +87,7 @@ def main(args: argparse.Namespace) -> None:
         keep_checkpoints=args.keep_checkpoints,
         current_code=args.current_code,
         debug=args.debug,
+        changes=dict(args.cfg_options or {}),
     )
     session = Session(study, options)
     if args.dry_run:

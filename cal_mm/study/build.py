@@ -68,7 +68,7 @@ def base_folder(study_path: str) -> Path:
 def typed_path(cfg: Mapping[str, Any], path: str) -> str:
     """``model.losses.AIBLoss.beta`` with the number of the entry of that type in the list."""
     node: Any = cfg
-    parts = []
+    parts: list[str] = []
     for part in path.split('.'):
         if isinstance(node, list) and not part.isdigit():
             types = [str(e.get('type')) if isinstance(e, Mapping) else '' for e in node]
@@ -163,7 +163,7 @@ class ConfigBuilder:
             if name not in known:
                 raise self._error(
                     f'datasets.{spec.name}.modalities',
-                    f'the model has no {name!r}.{suggestion(name, known)} It has: '
+                    f'the model has no {name!r}.{suggestion(name, list(known))} It has: '
                     f'{", ".join(known)}',
                 )
         return spec.modalities or known
@@ -259,9 +259,7 @@ class ConfigBuilder:
         given = spec.transforms[name]
         key = f'datasets.{spec.name}.transforms.{name}'
         if isinstance(given, str):
-            return copy.deepcopy(
-                list(Config.fromfile(str(self._find(key, given)))['augmentation'])
-            )
+            return copy.deepcopy(list(Config.fromfile(str(self._find(key, given)))['augmentation']))
         if not isinstance(given, list | tuple):
             raise self._error(key, f'expected a list of transforms or a file, got {given!r}')
         return copy.deepcopy(list(given))
@@ -317,8 +315,8 @@ def _stretch(cfg: Config, epochs: int) -> None:
     """Make the training ``epochs`` long and its schedule with it."""
     before = cfg.train_cfg.max_epochs
     cfg.train_cfg.max_epochs = epochs
-    schedules = cfg.get('param_scheduler') or []
-    for one in [schedules] if isinstance(schedules, Mapping) else schedules:
+    given: Any = cfg.get('param_scheduler') or []
+    for one in [given] if isinstance(given, Mapping) else given:
         if not one.get('by_epoch', True):
             continue
         for key in ('begin', 'end', 'T_max', 'milestones', 'step_size'):

@@ -47,13 +47,14 @@ class Versus:
 def seed_p_value(differences: Sequence[float]) -> float | None:
     """Two-sided paired t-test over seeds; None for fewer than two seeds.
 
-    Differences that are all alike give 0, all zero 1.
+    Differences that are all alike have no spread to test with; they give what a sign test does,
+    2 / 2^seeds, and all zero 1.
     """
     d = np.asarray(differences, dtype=float)
     if d.size < 2:
         return None
     if np.ptp(d) <= _SMALL:
-        return 1.0 if abs(d[0]) <= _SMALL else 0.0
+        return 1.0 if abs(d[0]) <= _SMALL else 2.0 ** (1 - d.size)
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
@@ -133,9 +134,7 @@ class Best:
     ties: tuple[str, ...]
 
 
-def best_of(
-    outcomes: Mapping[str, Outcome], resamples: int = 10_000, level: float = 0.95
-) -> Best:
+def best_of(outcomes: Mapping[str, Outcome], resamples: int = 10_000, level: float = 0.95) -> Best:
     """Which entry is best, and whether the tests support it."""
     if not outcomes:
         return Best(None, False, ())

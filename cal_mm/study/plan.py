@@ -89,16 +89,16 @@ class Plan:
                         continue
                     self._rows[spec.name, row.name] = row
                     self.cells += [
-                        Cell(spec.name, fold, training.name, row.name)
-                        for fold in self.folds(spec)
+                        Cell(spec.name, fold, training.name, row.name) for fold in self.folds(spec)
                     ]
         for text, hit in zip(only, used, strict=True):
             if not hit:
                 known = sorted(f'{d}/{r}' for d, r in self._rows) or ['(none)']
                 raise StudyError(
-                    f'--only {text}: nothing in {study.path} matches; it is DATASET, DATASET/METHOD '
-                    f'or */METHOD. Datasets: {", ".join(study.datasets)}; methods: '
-                    f'{", ".join(study.methods)}' + (f' (found: {", ".join(known)})' if used else '')
+                    f'--only {text}: nothing in {study.path} matches; it is DATASET, '
+                    f'DATASET/METHOD or */METHOD. Datasets: {", ".join(study.datasets)}; methods: '
+                    f'{", ".join(study.methods)}'
+                    + (f' (found: {", ".join(known)})' if used else '')
                 )
 
     def folds(self, spec: DatasetSpec) -> list[int]:
@@ -141,7 +141,7 @@ class Plan:
         return [self.trial(cell, 'test', *chosen, seed) for seed in self.seeds(cell)]
 
     def trial(self, cell: Cell, phase: str, lr: float, setting: int, seed: int) -> Trial:
-        """A trial with its digest: everything that its result depends on, code and machine apart."""
+        """A trial; its digest is of all that its result depends on but code and machine."""
         spec = self.study.datasets[cell.dataset]
         row = self.row(cell)
         parts = {

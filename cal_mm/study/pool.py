@@ -208,9 +208,7 @@ def run_trials(
         for trial in trials:
             report(trial, executor.run(trial))
         return
-    pool = [
-        _Worker(i, setup, devices[i % len(devices)]) for i in range(min(workers, len(trials)))
-    ]
+    pool = [_Worker(i, setup, devices[i % len(devices)]) for i in range(min(workers, len(trials)))]
     try:
         _drive(pool, iter(trials), report)
     finally:

@@ -67,6 +67,5 @@ class Progress:
         bar = '#' * filled + '.' * (_WIDTH - filled)
         bad = f', {self.failed} failed' if self.failed else ''
         return (
-            f'{self.label} [{bar}] {self.done}/{self.total}{bad}, '
-            f'{duration(self.left(now))} left'
+            f'{self.label} [{bar}] {self.done}/{self.total}{bad}, {duration(self.left(now))} left'
         )

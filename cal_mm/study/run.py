@@ -12,7 +12,7 @@ from cal_mm.registry import suggestion
 
 from .build import ConfigBuilder
 from .estimate import Estimate
-from .plan import Plan, Trial, make_plan
+from .plan import Trial, make_plan
 from .pool import Setup, run_trials
 from .progress import Progress, duration
 from .records import Ledger, code_digest
@@ -44,7 +44,7 @@ def load_study(path: str, options: dict[str, Any] | None = None) -> Study:
     for key in raw:
         if key not in _TOP and key not in names_read(path):
             raise StudyError(
-                f'{path}: {key}: there is no such key.{suggestion(key, _TOP)} Known: '
+                f'{path}: {key}: there is no such key.{suggestion(key, list(_TOP))} Known: '
                 f'{", ".join(_TOP)}'
             )
     return parse_study({k: raw[k] for k in raw if k in _TOP}, path)
@@ -64,7 +64,7 @@ def _set(cfg: Config, key: str, value: Any, path: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """How a study is run; nothing here changes a result."""
+    """How a study is run; nothing here changes a result (``changes`` are in the study already)."""
 
     workers: int = 1
     devices: tuple[str, ...] = ('cpu',)
@@ -73,6 +73,7 @@ class Options:
     keep_checkpoints: bool = False
     current_code: bool = False
     debug: bool = False
+    changes: dict[str, Any] = field(default_factory=dict)
     say: Callable[[str], None] = field(default=print)
 
 
@@ -184,7 +185,9 @@ class Session:
         for name in self.study.datasets:
             cells = [c for c in self.plan.cells if c.dataset == name]
             if cells:
-                count = {k: len({getattr(c, k) for c in cells}) for k in ('row', 'training', 'fold')}
+                count = {
+                    k: len({getattr(c, k) for c in cells}) for k in ('row', 'training', 'fold')
+                }
                 lines.append(
                     f'  {name}: {count["row"]} rows x {count["training"]} training conditions'
                     + (f' x {count["fold"]} folds' if count['fold'] > 1 else '')

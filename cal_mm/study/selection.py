@@ -31,7 +31,7 @@ def choose(plan: Plan, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> dic
     trials = plan.tuning(cell)
     if any(t.digest not in rows for t in trials):
         return None
-    candidates = []
+    candidates: list[dict[str, Any]] = []
     for lr, setting in plan.candidates(cell):
         mine = [t for t in trials if (t.lr, t.setting) == (lr, setting)]
         found = [rows[t.digest] for t in mine]
@@ -70,13 +70,11 @@ def _value(row: Mapping[str, Any], key: str) -> float | None:
 
 
 def _on_edge(plan: Plan, lr: float) -> bool:
-    """Whether the chosen rate is the smallest or largest of several: the grid may be too narrow."""
-    return len(plan.study.lrs) > 1 and lr in (min(plan.study.lrs), max(plan.study.lrs))
+    """Whether the chosen rate is the smallest or largest of three or more: the grid may be too narrow."""
+    return len(plan.study.lrs) > 2 and lr in (min(plan.study.lrs), max(plan.study.lrs))
 
 
-def current_choice(
-    plan: Plan, cell: Cell, choices: list[dict[str, Any]]
-) -> dict[str, Any] | None:
+def current_choice(plan: Plan, cell: Cell, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The written choice of a cell, if it was made from the trials that the study asks for now."""
     wanted = {t.digest for t in plan.tuning(cell)}
     for choice in reversed(choices):

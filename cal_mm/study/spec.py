@@ -184,7 +184,7 @@ class _Reader:
             raise self.fail(key, f'expected a dict, got {found!r}')
         for name in found:
             if name not in known:
-                hint = suggestion(str(name), known)
+                hint = suggestion(str(name), list(known))
                 raise self.fail(
                     f'{key}.{name}', f'there is no such key.{hint} Known: {", ".join(known)}'
                 )
@@ -216,7 +216,8 @@ class _Reader:
     def one_of(self, key: str, value: str, known: Sequence[str]) -> str:
         if value not in known:
             raise self.fail(
-                key, f'{value!r} is unknown.{suggestion(value, known)} Known: {", ".join(known)}'
+                key,
+                f'{value!r} is unknown.{suggestion(value, list(known))} Known: {", ".join(known)}',
             )
         return value
 
@@ -328,9 +329,7 @@ def _method(
     given['settings'] = _settings(read, key, given)
     given.pop('grid', None)
     overrides = read.keys(f'{key}.datasets', given.get('datasets', {}), list(datasets))
-    given['datasets'] = {
-        d: read.options(f'{key}.datasets.{d}', v) for d, v in overrides.items()
-    }
+    given['datasets'] = {d: read.options(f'{key}.datasets.{d}', v) for d, v in overrides.items()}
     if given.get('only') is not None:
         given['only'] = read.names(f'{key}.only', given['only'])
         for d in given['only']:

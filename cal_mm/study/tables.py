@@ -81,7 +81,9 @@ def _md(text: str) -> str:
 def _tex(text: str) -> str:
     for char in '&%$#_{}':
         text = text.replace(char, '\\' + char)
-    return text.replace('±', r'$\pm$').replace('×', r'$\times$').replace('~', r'\textasciitilde{}')
+    for char, tex in (('±', r'$\pm$'), ('†', r'$\dagger$'), ('~', r'\textasciitilde{}')):
+        text = text.replace(char, tex)
+    return text
 
 
 def mean_std(outcome: Outcome | None) -> str:
@@ -127,9 +129,7 @@ def with_mean(panel: Panel) -> Panel:
 def column(panel: Panel, name: str) -> dict[str, Outcome]:
     """Outcomes of a column by entry key, of entries with all the seeds that any of them has."""
     found = {
-        e.key: panel.outcomes[e.key, name]
-        for e in panel.entries
-        if (e.key, name) in panel.outcomes
+        e.key: panel.outcomes[e.key, name] for e in panel.entries if (e.key, name) in panel.outcomes
     }
     most = max((len(o.seeds) for o in found.values()), default=0)
     return {k: o for k, o in found.items() if len(o.seeds) == most}
@@ -148,7 +148,7 @@ def panel_table(
     bests: dict[str, Best] = {c: best_of(column(panel, c), **statistics) for c in panel.columns}
     cost = relative_cost(panel)
     extra = ['worst seed', 'ECE'] + ([f'ECE {NOISED}'] if NOISED in panel.columns else [])
-    header = ('method', 'lr', 'val', *panel.columns, *extra, 'step ×', 'parameters ×')
+    header = ('method', 'lr', 'val', *panel.columns, *extra, 'step x', 'params x')
     rows = []
     for entry in panel.entries:
         clean = panel.outcomes.get((entry.key, 'clean'))

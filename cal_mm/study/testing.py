@@ -82,9 +82,7 @@ class FeatureBank:
         self.dataset = dataset
         self.pipeline = pipeline
         encoders = getattr(model, 'encoders', None) or {}
-        self.usable = bool(encoders) and all(
-            getattr(e, 'frozen', False) for e in encoders.values()
-        )
+        self.usable = bool(encoders) and all(getattr(e, 'frozen', False) for e in encoders.values())
 
     def serves(self, condition: Condition) -> bool:
         """Whether the features under ``condition`` are known without the model's other parts."""
@@ -126,7 +124,7 @@ class FeatureBank:
         rows: dict[str, list] = {m: [] for m in keys}
         ids: dict[str, list[str]] = {m: [] for m in keys}
         absent: dict[str, list[str]] = {m: [] for m in keys}
-        for batch in DataLoader(switch, batch_size=32, collate_fn=pseudo_collate):  # type: ignore[arg-type]
+        for batch in DataLoader(switch, batch_size=32, collate_fn=pseudo_collate):
             served = memo.serve(batch)['features']
             for m in keys:
                 for sample, feature in zip(batch['data_samples'], served[m], strict=True):

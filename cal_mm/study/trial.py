@@ -238,7 +238,8 @@ def _keep(cfg: Config, model: Any, best: KeepBestHook, ledger: Ledger, trial: Tr
 
 def _forget(name: str) -> None:
     """mmengine keeps the logger, hub and visualizer of every experiment for ever."""
-    for cls in _managers(ManagerMixin):
+    managers: list[Any] = _managers(ManagerMixin)
+    for cls in managers:
         instances = getattr(cls, '_instance_dict', {})
         for key in [k for k in instances if str(k).startswith(name)]:
             if cls is DefaultScope and len(instances) <= 1:
@@ -250,4 +251,4 @@ def _forget(name: str) -> None:
 
 
 def _managers(cls: type) -> list[type]:
-    return [s for c in cls.__subclasses__() for s in (c, *_managers(c))]
+    return [s for child in cls.__subclasses__() for s in (child, *_managers(child))]
