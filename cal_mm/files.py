@@ -1,9 +1,11 @@
-"""Writing a file so that a kill leaves either the old one or the new one."""
+"""Files that several processes share: written whole or not at all, and locks."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ['write_atomically']
+__all__ = ['locked', 'write_atomically']
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -24,3 +26,26 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock among processes; it goes with the process that holds it, also when it is killed.
+
+    Args:
+        path: of the lock file, which stays.
+        wait: until another process lets go; else give False at once.
+
+    Yields:
+        Whether the lock is held.
+    """
+    import fcntl  # not on Windows
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'a', encoding='utf-8') as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -316,7 +316,8 @@ def _stretch(cfg: Config, epochs: int) -> None:
     before = cfg.train_cfg.max_epochs
     cfg.train_cfg.max_epochs = epochs
     given: Any = cfg.get('param_scheduler') or []
-    for one in [given] if isinstance(given, Mapping) else given:
+    schedules: list[Any] = [given] if isinstance(given, Mapping) else list(given)
+    for one in schedules:
         if not one.get('by_epoch', True):
             continue
         for key in ('begin', 'end', 'T_max', 'milestones', 'step_size'):

@@ -105,6 +105,8 @@ def plot_curves(curves: Sequence[Curve], out: str | Path) -> list[Path]:
             ax.set_xscale('log')
             ax.set_xticks(curve.x, [f'{v:g}' for v in curve.x])
             ax.minorticks_off()
+        # an interval of a mean may leave the scale, an accuracy cannot
+        ax.set_ylim(max(0.0, ax.get_ylim()[0]), min(101.0, ax.get_ylim()[1]))
         ax.set(
             title=curve.dataset,
             xlabel='training samples' if samples else 'wrong training labels (%)',

@@ -1,7 +1,6 @@
 """What a study leaves on the disk: JSON lines that a kill cannot damage, and a lock."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -11,11 +10,11 @@ from typing import Any
 
 import cal_mm
 from cal_mm.evaluation.results import software_versions
-from cal_mm.files import write_atomically
+from cal_mm.files import locked, write_atomically
 
 from .spec import StudyError
 
-__all__ = ['Ledger', 'code_digest', 'locked', 'provenance']
+__all__ = ['Ledger', 'code_digest', 'provenance']
 
 _PACKAGE = Path(cal_mm.__file__).parent
 
@@ -34,27 +33,6 @@ def code_digest() -> str:
 def provenance() -> dict[str, Any]:
     """Versions of the packages and digest of the code that a trial ran with."""
     return {'software': software_versions(), 'code_sha256': code_digest()}
-
-
-@contextlib.contextmanager
-def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock among processes; it goes with the process that holds it, also when it is killed.
-
-    Args:
-        path: of the lock file, which stays.
-        wait: until another process lets go; else give False at once.
-
-    Yields:
-        Whether the lock is held.
-    """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a', encoding='utf-8') as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 class Ledger:

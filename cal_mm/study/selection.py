@@ -70,7 +70,7 @@ def _value(row: Mapping[str, Any], key: str) -> float | None:
 
 
 def _on_edge(plan: Plan, lr: float) -> bool:
-    """Whether the chosen rate is the smallest or largest of three or more: the grid may be too narrow."""
+    """Whether it is the smallest or largest of three rates or more: the grid may be too narrow."""
     return len(plan.study.lrs) > 2 and lr in (min(plan.study.lrs), max(plan.study.lrs))
 
 

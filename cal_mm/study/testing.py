@@ -17,10 +17,10 @@ from cal_mm.datasets.kept import KeptItems
 from cal_mm.engine.feature_memo import FeatureMemo
 from cal_mm.engine.hooks.progress import unwrap
 from cal_mm.engine.loops import RobustnessTestLoop
+from cal_mm.files import locked
 from cal_mm.models.encoders.cache import CachedFeatureDataset, FeatureStore, cache_key
 from cal_mm.registry import DATASETS
 
-from .records import locked
 from .spec import TestPlan
 
 __all__ = ['FeatureBank', 'StudyTestLoop', 'conditions_of', 'study_conditions']

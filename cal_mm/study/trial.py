@@ -238,8 +238,7 @@ def _keep(cfg: Config, model: Any, best: KeepBestHook, ledger: Ledger, trial: Tr
 
 def _forget(name: str) -> None:
     """mmengine keeps the logger, hub and visualizer of every experiment for ever."""
-    managers: list[Any] = _managers(ManagerMixin)
-    for cls in managers:
+    for cls in _managers(ManagerMixin):
         instances = getattr(cls, '_instance_dict', {})
         for key in [k for k in instances if str(k).startswith(name)]:
             if cls is DefaultScope and len(instances) <= 1:
@@ -250,5 +249,6 @@ def _forget(name: str) -> None:
                 logger.removeHandler(handler)
 
 
-def _managers(cls: type) -> list[type]:
-    return [s for child in cls.__subclasses__() for s in (child, *_managers(child))]
+def _managers(cls: Any) -> list[Any]:
+    children: list[Any] = cls.__subclasses__()
+    return [s for child in children for s in (child, *_managers(child))]

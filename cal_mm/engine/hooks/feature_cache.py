@@ -3,6 +3,7 @@ inputs. Where a pipeline draws at random, they are kept in memory by the value t
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from cal_mm.datasets import described_datasets, set_dataset_epoch
 from cal_mm.engine.feature_memo import FeatureMemo
+from cal_mm.files import locked
 from cal_mm.models.encoders.cache import (
     CachedFeatureDataset,
     FeatureStore,
@@ -105,13 +107,20 @@ class FeatureCacheHook(Hook):
         keys = {m: self._key(model, m, dataset, dataset_cfg) for m in frozen}
         stores = self._load(folder, keys)
         if len(stores) < len(frozen):
+            stores = {**self._whole_split(model, dataset, dataset_cfg, folder, frozen), **stores}
+        if len(stores) < len(frozen):
             if is_main_process():
-                runner.logger.info(f'{which}: caching the features of the frozen encoders {frozen}')
-                self._compute(
-                    model, dataset, {m: keys[m] for m in frozen if m not in stores}, folder
-                )
+                # of several runs that want the same features one encodes, the others wait
+                with locked(os.path.join(folder, '.lock')):
+                    there = self._load(folder, keys)
+                    lost = {m: keys[m] for m in frozen if m not in {**stores, **there}}
+                    if lost:
+                        runner.logger.info(
+                            f'{which}: caching the features of the frozen encoders {sorted(lost)}'
+                        )
+                        self._compute(model, dataset, lost, folder)
             barrier()
-            stores = self._load(folder, keys)
+            stores = {**stores, **self._load(folder, keys)}
         cached = CachedFeatureDataset(dataset, stores, model.modalities)
         return _with_dataset(loader, cached)
 
@@ -120,15 +129,28 @@ class FeatureCacheHook(Hook):
         found = {m: FeatureStore.load(folder, m, key) for m, key in keys.items()}
         return {m: store for m, store in found.items() if store is not None}
 
+    def _whole_split(
+        self, model: Any, dataset: Any, cfg: Any, folder: str, frozen: list[str]
+    ) -> dict[str, FeatureStore]:
+        """Stores of the split that ``dataset`` is a part of, where another run left them."""
+        rows = getattr(dataset, 'rows', None)
+        ids = [] if rows is None else rows.light(('sample_id',))['sample_id']
+        if len(ids) <= len(dataset):
+            return {}
+        keys = {m: self._key(model, m, dataset, cfg, ids) for m in frozen}
+        return self._load(folder, keys)
+
     @staticmethod
-    def _key(model: Any, modality: str, dataset: Any, cfg: Any) -> str:
+    def _key(
+        model: Any, modality: str, dataset: Any, cfg: Any, ids: Sequence[str] | None = None
+    ) -> str:
         front_end = model.data_preprocessor.frontends[modality]
         return cache_key(
             encoder=model.encoders[modality].digest(),
             front_end=repr(front_end),
             pipeline=cfg.get('pipeline', []),
             data=dataset.metainfo.get('digest'),
-            ids=sorted(dataset.sample_ids),
+            ids=sorted(dataset.sample_ids if ids is None else ids),
         )
 
     def _compute(self, model: Any, dataset: Any, keys: dict[str, str], folder: str) -> None:
