@@ -171,10 +171,23 @@ def _split(
     return samples, wrong, [ids[i] for i in rows]
 
 
+def _width(text: str) -> tuple[str, int]:
+    name, _, width = text.partition('=')
+    if name not in MODALITIES or not width.isdigit():
+        raise argparse.ArgumentTypeError(
+            f'expected one of {", ".join(MODALITIES)} and its width, such as c=300, got {text!r}'
+        )
+    return name, int(width)
+
+
 def _prepare(args: argparse.Namespace) -> WriteReport:
     return make_synthetic(
         args.out,
         num_train=args.num_train,
+        num_val=args.num_val,
+        num_test=args.num_test,
+        dim={m: dict(args.dim).get(m, 8) for m in MODALITIES},
+        signal=args.signal,
         label_noise=args.label_noise,
         seed=args.seed,
         overwrite=args.overwrite,
@@ -185,6 +198,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see ``--help``."""
     parser = make_parser('synthetic', (__doc__ or '').splitlines()[0], raw=False)
     parser.add_argument('--num-train', type=int, default=200, metavar='N')
+    parser.add_argument('--num-val', type=int, default=100, metavar='N')
+    parser.add_argument('--num-test', type=int, default=100, metavar='N')
+    parser.add_argument(
+        '--dim', type=_width, nargs='+', default=[], metavar='M=N', help='widths (default: 8 each)'
+    )
+    parser.add_argument(
+        '--signal', type=float, default=6.0, help='distance of the classes (default: 6)'
+    )
     parser.add_argument(
         '--label-noise', type=float, default=0.0, metavar='SHARE', help='of the training labels'
     )

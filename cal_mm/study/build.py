@@ -204,11 +204,12 @@ class ConfigBuilder:
             hooks = [*(cfg.get('custom_hooks') or []), *(own.get('method_hooks') or [])]
             cfg.custom_hooks = [ConfigDict(copy.deepcopy(h)) for h in hooks]
             keep = (row.modality,) if row.modality else self.modalities(spec)
+            # before modalities are left out: options may name any of them
+            self._apply(cfg, spec.options, f'datasets.{spec.name}.options')
             _restrict(cfg, keep)
             _stretch(cfg, spec.epochs)
             cfg.train_cfg.val_interval = min(spec.val_interval, spec.epochs)
             place = f'{self.study.path}: datasets.{spec.name} with methods.{row.name}'
-            self._apply(cfg, spec.options, f'datasets.{spec.name}.options')
             self._apply(cfg, row.method.options, f'methods.{row.method.name}.options')
             special = row.method.datasets.get(spec.name, {})
             self._apply(cfg, special, f'methods.{row.method.name}.datasets.{spec.name}')
