@@ -12,18 +12,19 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ''):  # started as a file: make the package importable
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 
-from cal_mm.datasets.manifest import read_manifest
-from cal_mm.datasets.rows import ArrowRows
 from cal_mm.seeding import sample_key
 from data_prep.common import DatasetSpec, Sample, WriteReport, make_parser, run_cli, write_dataset
 from data_prep.common.grouped import grouped_choice
+
+if TYPE_CHECKING:
+    from cal_mm.datasets.rows import ArrowRows
 
 __all__ = ['deal', 'make_folds']
 
@@ -98,6 +99,10 @@ def make_folds(
         LookupError: it has no such split.
         ValueError: see :func:`deal`.
     """
+    # these load torch, which a spawned worker of another script must not
+    from cal_mm.datasets.manifest import read_manifest
+    from cal_mm.datasets.rows import ArrowRows
+
     manifest = read_manifest(str(data))
     for split in splits:
         if split not in manifest['splits']:
@@ -141,7 +146,7 @@ def make_folds(
 
 
 def _facts(
-    manifest: dict[str, Any], rows: dict[str, ArrowRows], modality: str, train: list[Place]
+    manifest: dict[str, Any], rows: dict[str, 'ArrowRows'], modality: str, train: list[Place]
 ) -> dict[str, Any]:
     """The modality's facts; mean and standard deviation are those of this fold's training part."""
     facts = dict(manifest['modalities'][modality])
@@ -153,7 +158,7 @@ def _facts(
 
 
 def _samples(
-    rows: dict[str, ArrowRows],
+    rows: dict[str, 'ArrowRows'],
     light: dict[str, dict[str, list]],
     places: list[Place],
     names: tuple[str, ...],

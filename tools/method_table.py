@@ -32,7 +32,7 @@ HEAD = """# Methods
 Written by `tools/method_table.py` from `configs/_base_/methods/`; do not edit. Each method is a
 composition of registered parts and runs in the same Runner: any number of modalities where its
 maths allows, accumulation, several ranks, mixed precision, resume. `tests/test_methods.py` trains
-every one of them. A config: `configs/METHOD/DATASET_ENCODERS_FUSION_METHOD.py`.
+every one of them. A config: `<method>/<dataset>_<encoders>_<fusion>_<method>.py`.
 
 *Split*: whether an update is the same however its batch is split over micro-batches and ranks.
 *Cost*: time of a training step over that of plain joint training, two ResNet-18, batch 8, side by

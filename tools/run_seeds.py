@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument('--out', required=True, help='JSON lines, one per run')
     p.add_argument('--table', help='write the Markdown table here too')
     p.add_argument('--versus', help='config that paired differences refer to')
+    p.add_argument('--no-test', action='store_true', help='leave the test split alone')
     p.add_argument('--keep', action='store_true', help='keep the work dirs')
     p.add_argument('--cfg-options', nargs='+', action=DictAction, help='for every config')
     p.add_argument('--debug', action='store_true', help='show the traceback of an error')
@@ -163,7 +164,7 @@ def table(rows: list[dict[str, Any]], versus: str | None) -> str:
     configs = list(dict.fromkeys(r['config'] for r in rows))
     columns = list(dict.fromkeys(c for r in rows for c in r['test']))
     lines = [
-        '| config | lr | val | ' + ' | '.join(columns) + ' |',
+        '| ' + ' | '.join(['config', 'lr', 'val', *columns]) + ' |',
         '|---' * (3 + len(columns)) + '|',
     ]
     for config in configs:
@@ -233,7 +234,9 @@ def main(args: argparse.Namespace) -> None:
         best = max(rates, key=lambda lr: means[lr])
         chosen += [done[config, best, s] for s in args.seeds]
     for row in chosen:
-        if 'rows' in row:
+        if args.no_test:
+            row['test'] = {}
+        elif 'rows' in row:
             row['test'] = summarise(row['rows'])
         else:
             folder = os.path.dirname(row['checkpoint'])
