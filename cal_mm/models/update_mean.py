@@ -80,6 +80,11 @@ class RunningUpdateMean(UpdateMean):
         super().__init__(size)
         self.register_buffer('updates', torch.zeros(size, dtype=torch.float64))
 
+    @property
+    def seen(self) -> Tensor:
+        """bool [K], what the running update has a value of so far."""
+        return self.sums[1] > 0
+
     def present(self) -> Tensor:
         """Mean [K] of the running update so far: this micro-batch and those before, all ranks."""
         total, count = self.sums

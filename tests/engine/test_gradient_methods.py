@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from builders import CLASSES, DIMS, batch, build
+from scipy import stats
 from torch.nn import functional as F
 
 from cal_mm.engine.modulators import ARL, CGGM, OGM, InfoReg, arl_coefficients, ogm_coefficients
 from cal_mm.engine.modulators.base import present_means, with_presence
 from cal_mm.engine.modulators.inforeg import information_growth, regulation_strength
+from cal_mm.engine.modulators.ogm import _draws
 from cal_mm.engine.optim_wrappers import (
     BalancedSpeedOptimWrapper,
     CALAmpOptimWrapper,
@@ -128,6 +130,26 @@ def test_ogm_ge_noise_is_as_wide_as_the_gradient():
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(p, again, strict=True))
 
 
+@pytest.mark.parametrize('spare', [0, 1000, 10**6])
+def test_ogm_ge_noise_is_independent_within_and_between_tensors(monkeypatch, spare):
+    """Also where the tensors read stretches of one pool."""
+    monkeypatch.setattr('cal_mm.engine.modulators.ogm.SPARE', spare)
+    like = [torch.empty(3, 40, 50), torch.empty(5000), torch.empty(7000), torch.empty(7, 1000)]
+    draws = _draws(like, seed=5)
+    assert [d.shape for d in draws] == [t.shape for t in like]
+    for d in draws:
+        assert len(d.unique()) > 0.999 * d.numel()
+        assert stats.kstest(d.flatten().numpy(), 'norm').pvalue > 1e-3
+    assert all(torch.equal(a, b) for a, b in zip(draws, _draws(like, seed=5), strict=True))
+    assert not torch.equal(draws[0], _draws(like, seed=6)[0])
+    if spare:
+        for a, b in itertools.combinations(draws, 2):
+            n = min(a.numel(), b.numel())
+            assert abs(np.corrcoef(a.flatten()[:n], b.flatten()[:n])[0, 1]) < 0.06
+    if spare == 10**6:  # nothing is read twice
+        assert len(torch.cat([d.flatten() for d in draws]).unique()) > 24950
+
+
 def test_statistics_leave_missing_modalities_out():
     values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).double()
     present = torch.tensor([[True, True], [False, True], [True, False]])
@@ -142,6 +164,73 @@ def test_statistics_leave_missing_modalities_out():
     modulator = OGM()
     scores = modulator.finish(modulator.statistics(some).double().mean(0))
     assert scores[0].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_modality_that_an_update_lacks_is_in_no_comparison():
+    """It has no score: nobody is damped or favoured for being better than nothing."""
+    there = torch.tensor([[True, False, True]] * 4)
+    values = torch.tensor([[0.6, 0.1, 0.2]] * 4).double()
+    modulator = OGM(alpha=0.8)
+    found = modulator(modulator.finish(with_presence(values, there).mean(0)), START)
+    assert found.tolist() == pytest.approx([1 - math.tanh(0.8 * 3), 1, 1])
+    only = modulator.finish(with_presence(values[:, :2], there[:, :2]).mean(0))
+    assert modulator(only, START).tolist() == [1, 1]
+    assert CGGM(rho=1.3)(only, START).tolist() == pytest.approx([0.65, 0.65])
+    arl = ARL()
+    both = with_presence(values[:, :2].repeat(1, 2), there[:, :2]).mean(0)
+    assert arl(arl.finish(both), START).tolist() == [1.5, 1.5]
+
+
+def test_cggm_goes_on_from_the_last_known_accuracy():
+    modulator = CGGM(rho=1.3)
+    for accuracies in ([0.2, 0.3], [0.5, math.nan]):
+        modulator(torch.tensor(accuracies).double(), START)
+    found = modulator(torch.tensor([0.6, 0.6]).double(), START)  # changes .1 and .3
+    assert found.tolist() == pytest.approx([1.3 * 0.75, 1.3 * 0.25])
+
+
+@pytest.mark.parametrize('loss', [None, dict(type='AdaptiveGradientModulation', alpha=1.0)])
+def test_steps_without_one_modality(loss):
+    """A whole update without ``b``: ``a`` is trained as if nothing had been compared."""
+    missing = tuple((i, 'b') for i in range(9))
+    losses = [loss] if loss else [dict(type='FusedCrossEntropy')]
+    model = build(dims=TWO, **SHARED, losses=losses)
+    model.data_preprocessor(batch(9, dims=TWO), True)  # so that the shape of b is known
+    off = copy.deepcopy(model)
+    off.losses[0].begin = 1
+    data = batch(9, dims=TWO, missing=missing)
+    modulator = None if loss else dict(type='OGM', noise=False)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    model.train_step(data, wrapped(CALOptimWrapper, model, modulator=modulator))
+    off.train_step(data, wrapped(CALOptimWrapper, off))
+    for n, p in model.named_parameters():
+        if owner(n) == 'a':
+            assert not torch.equal(p, before[n])
+        torch.testing.assert_close(p, off.get_parameter(n), rtol=1e-4, atol=1e-6)
+
+
+def test_inforeg_regulates_nobody_where_only_one_is_there():
+    p, q = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    modulator = InfoReg()
+    for scores in ([0.9, 0.1], [0.9, math.nan]):
+        modulator(torch.tensor(scores).double(), START)
+        p.grad, q.grad = torch.zeros(2, 2), torch.zeros(2, 2)
+        modulator.adjust({'a': [p], 'b': [q]}, torch.ones(2), START, 0)
+        with torch.no_grad():
+            p += 1
+    assert p.grad.abs().max() == 0
+    r = torch.nn.Parameter(torch.ones(2, 2))
+    three = InfoReg()
+    three(torch.tensor([math.nan, 0.5, 0.2]).double(), START)
+    for x in (p, q, r):
+        x.grad = torch.zeros(2, 2)
+    owned = {'a': [p], 'b': [q], 'c': [r]}
+    three.adjust(owned, torch.ones(3), START, 0)
+    with torch.no_grad():
+        q += 1
+    three.adjust(owned, torch.ones(3), START, 0)
+    expected = 0.95 * math.exp(math.tanh(64 * 0.3))
+    torch.testing.assert_close(q.grad, torch.full((2, 2), expected))
 
 
 # ---- AGM ----

@@ -25,11 +25,12 @@ def arl_coefficients(entropy: Tensor, probability: Tensor, temperature: float) -
 
     Args:
         entropy: H [2] >= 0, mean entropy of each modality's prediction, nats.
-        probability: d [2] > 0, mean probability of the true class.
+        probability: d [2] > 0, mean probability of the true class. NaN for a modality that no
+            sample has: there is no ratio then.
         temperature: T >= 0.
 
     Returns:
-        [2], sums to one.
+        [2], sums to one; halves without a ratio.
 
     Raises:
         ValueError: not two modalities.
@@ -41,7 +42,8 @@ def arl_coefficients(entropy: Tensor, probability: Tensor, temperature: float) -
         )
     q = 1 / entropy.clamp_min(1e-6)
     d = probability.clamp_min(1e-12)
-    return (temperature * torch.stack([q[0] / q[1], d[0] / d[1]])).softmax(dim=0)
+    a = (temperature * torch.stack([q[0] / q[1], d[0] / d[1]])).softmax(dim=0)
+    return torch.where(a.isnan(), 0.5, a)
 
 
 @MODULATORS.register_module()

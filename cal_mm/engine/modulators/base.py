@@ -25,9 +25,12 @@ def with_presence(values: Tensor, present: Tensor | None) -> Tensor:
 
 
 def present_means(values: Tensor) -> Tensor:
-    """Means [2 K] of what :func:`with_presence` gave to means over the samples that count [K]."""
+    """Means [2 K] of what :func:`with_presence` gave to means over the samples that count [K].
+
+    NaN where none did: a modality that the whole update lacks has no score, least of all 0.
+    """
     total, count = values.chunk(2)
-    return total / count.clamp_min(torch.finfo(count.dtype).tiny)
+    return total / count
 
 
 class Modulator:

@@ -52,9 +52,12 @@ class CGGM(Modulator):
         return present_means(values)
 
     def __call__(self, values: Tensor, progress: TrainProgress) -> Tensor:
-        """Accuracies [M], in [0, 1] -> k [M]; before the first update they count as 0."""
+        """Accuracies [M], in [0, 1] -> k [M]; before the first update they count as 0.
+
+        Where no sample has a modality (NaN) nothing is compared: B = (M - 1) / M for all.
+        """
         before = torch.zeros_like(values) if self._before is None else self._before.to(values)
-        self._before = values.clone()
+        self._before = torch.where(values.isnan(), before, values)
         # a factor of exactly 0 would end training of the modality
         return (self.rho * improvement_balance(values - before)).clamp_min(1e-6)
 

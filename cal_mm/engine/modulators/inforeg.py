@@ -100,9 +100,10 @@ class InfoReg(Modulator):
             self._next_epoch(params, progress.epoch)
         if self._scores is None or len(params) < 2:
             return
-        top = int(self._scores.argmax())
-        if self.growth(top) > self.threshold:
-            strength = regulation_strength(self._scores, self.beta, self.batch)
+        seen = self._scores[~self._scores.isnan()]  # those that some sample of the update has
+        top = int(self._scores.nan_to_num(nan=-1.0).argmax())
+        if len(seen) > 1 and self.growth(top) > self.threshold:
+            strength = regulation_strength(seen, self.beta, self.batch)
             now = [p.detach() for p in params[top]]
             grads = [p.grad for p in params[top] if p.grad is not None]
             pull = list(torch._foreach_sub(now, self._anchor[top]))

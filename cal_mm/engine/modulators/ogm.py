@@ -17,6 +17,9 @@ from .base import Modulator, present_means, with_presence
 
 __all__ = ['OGM', 'ogm_coefficients']
 
+#: see :func:`_draws`
+SPARE = 2**21
+
 
 def ogm_coefficients(scores: Tensor, alpha: float) -> Tensor:
     """k_m = 1 - tanh(alpha * rho_m) where rho_m = S_m / min S exceeds 1, else 1.
@@ -25,13 +28,14 @@ def ogm_coefficients(scores: Tensor, alpha: float) -> Tensor:
     the weaker one keeps its gradient. For more the weakest is the reference (ours).
 
     Args:
-        scores: S [M] > 0, mean (or sum) of the true class's probability.
+        scores: S [M] > 0, mean (or sum) of the true class's probability; NaN for a modality that
+            is left out of the comparison.
         alpha: strength, >= 0.
 
     Returns:
-        k [M], in (0, 1].
+        k [M], in (0, 1]; 1 where S is NaN.
     """
-    rho = scores / scores.min()
+    rho = scores / scores.nan_to_num(nan=torch.inf).min()
     k = 1 - torch.tanh(alpha * rho)
     # a factor of exactly 0 would end training of the modality
     return torch.where(rho > 1, k, torch.ones_like(k)).clamp_min(1e-6)
@@ -80,7 +84,7 @@ class OGM(Modulator):
         return with_presence(torch.stack(rows, dim=1), state.present)
 
     def finish(self, values: Tensor) -> Tensor:
-        """S [M], means over the samples that have the modality."""
+        """S [M], means over the samples that have the modality; NaN where none has it."""
         return present_means(values)
 
     def _active(self, progress: TrainProgress) -> bool:
@@ -110,14 +114,28 @@ class OGM(Modulator):
         ]
         if not grads:
             return
-        # Drawn where the gradient is, so that nothing is copied, and into one buffer: fresh memory
-        # for every tensor takes as long as the rest.
-        like = grads[0][0]
-        generator = torch.Generator(like.device).manual_seed(seed)
-        buffer = like.new_empty(max(g.numel() for g, _ in grads))
-        for grad, k in grads:
-            draw = buffer[: grad.numel()].normal_(generator=generator).view_as(grad)
+        for (grad, k), draw in zip(grads, _draws([g for g, _ in grads], seed), strict=True):
             grad.addcmul_(draw, _std(grad) / k)
+
+
+def _draws(like: list[Tensor], seed: int) -> list[Tensor]:
+    """Standard normal draws in the shapes of ``like``, independent within each tensor.
+
+    Drawing takes most of the time that the method costs, so a large model draws a pool and each
+    tensor reads a stretch of it that starts at random; up to ``SPARE`` numbers beside the largest
+    tensor, every tensor has draws of its own.
+    """
+    sizes = [t.numel() for t in like]
+    pool = like[0].new_empty(min(sum(sizes), max(sizes) + SPARE))
+    pool.normal_(generator=torch.Generator(pool.device).manual_seed(seed))
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    if len(pool) < sum(sizes):
+        generator = torch.Generator().manual_seed(seed + 1)
+        free = torch.tensor([len(pool) - n + 1 for n in sizes])
+        starts = (torch.rand(len(sizes), generator=generator, dtype=torch.float64) * free).tolist()
+    return [
+        pool[int(s) : int(s) + n].view_as(t) for s, n, t in zip(starts, sizes, like, strict=True)
+    ]
 
 
 def _std(values: Tensor) -> Tensor:

@@ -54,7 +54,8 @@ class AdaptiveGradientModulation(LossComponent):
     of what is left out and 0 as the value of no modality at all, so that the shares sum to y. The
     gradient that flows back through phi_m is multiplied by kappa_m of :func:`agm_coefficients`,
     where s_m is the mean cross-entropy of phi_m. All coalitions but the full one are evaluated on
-    the same features, without dropout: no encoder runs twice.
+    the same features, without dropout: no encoder runs twice. kappa = 1 for a modality that no
+    sample of the update has.
 
     Args:
         alpha: strength, >= 0.
@@ -100,9 +101,13 @@ class AdaptiveGradientModulation(LossComponent):
         nats = [F.cross_entropy(phi, labels, reduction='none') for phi in shares]
         # a probability of 1e-8 at least, as the public code has it
         ce = torch.stack(nats, dim=1).clamp_max(-torch.tensor(1e-8).log())
-        before = self.scores(ce, state.update, state.present)
-        running = self.scores.mean if before is None else before
+        self.scores(ce, state.update, state.present)
+        factors = torch.ones_like(self.scores.mean)
         epoch = state.progress.epoch
         if epoch < self.begin or (self.end is not None and epoch >= self.end):
-            return torch.ones(len(shares))
-        return agm_coefficients(self.scores.present(), running, self.alpha, self.cap)
+            return factors
+        seen = self.scores.seen  # a modality that the update lacks is in no comparison
+        factors[seen] = agm_coefficients(
+            self.scores.present()[seen], self.scores.mean[seen], self.alpha, self.cap
+        )
+        return factors

@@ -26,7 +26,8 @@ def improvement_balance(change: Tensor) -> Tensor:
     quotient changes its sense or explodes; without a net improvement every B is (M - 1) / M (ours).
 
     Args:
-        change: delta [M], change of the auxiliary classifiers' accuracy.
+        change: delta [M], change of the auxiliary classifiers' accuracy; NaN where one is unknown,
+            which counts as no net improvement.
     """
     total, m = change.sum(), len(change)
     balance = ((total - change) / torch.where(total > 1e-8, total, 1.0)).clamp(0, 1)

@@ -9,8 +9,9 @@ method = dict(
     splits='exact; H and d are means over the whole update',
     differences="The paper's form; whether its ratios are of means or per sample could not be checked, here they are ratios of means over the update. The released "
     'code has another one: c_m = sum_k mean |s_m,k| and w_m prop. to 1 / max(.3, H_m / sum H), both normalised, a = softmax(T [c_1 w_0, c_0 w_1]). '
-    'When this toolkit was designed the released code stopped with an error and never applied a; in the versions read for this file '
-    '(main 51a9de3, backbone 0e851af) the last feature map is scaled by 1 + a, and the TensorBoard branch still passes arguments that nothing takes. Its coefficients start after epoch 5, '
+    'As first released (adfc58c) it raises an error as soon as the model is built; without that line it would compute a and leave both encoders at '
+    '1 + 1 / 2. Since 51a9de3 the gradient at the last feature map of each encoder is multiplied by 1 + a, with the a of the step before (here that '
+    'of the same update); its TensorBoard branch still passes arguments that nothing takes. Its coefficients start after epoch 5, '
     'with gamma = 1 before (begin here); it clips the norm to 40. Optimisers that cancel a constant factor (Adam and its kin) hardly notice a: the shipped '
     "digits_av and MVSA configs let it act on the update instead (apply_to='auto').",
 )

@@ -8,7 +8,8 @@ method = dict(
     modalities='M >= 2',
     splits='exact; the noise is drawn once per update',
     differences="As the public code for M = 2: u_m is the head's own share W^m z^m + b / 2, the noise is as wide as the gradient was before the factor and "
-    'reaches both modalities, kernels of convolutions only (all parameters of a modality that has none). That code sums S per micro-batch and rank; here it is the mean over the whole update and '
+    'reaches both modalities, kernels of convolutions only (all parameters of a modality that has none). '
+    'Where a model has some millions of these, tensors read random stretches of one pool of draws (independent within a tensor), which spares most of the drawing. That code sums S per micro-batch and rank; here it is the mean over the whole update and '
     'over the samples that have the modality. With equal scores it damps the first modality, here nobody; its last epoch of modulation is included, here `end` is '
     'not. For M > 2 the weakest modality is the reference (ours); the three-modality variant in the code of MLA compares each with the sum of the others.',
 )
