@@ -55,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
         '--only',
         nargs='+',
         default=[],
-        metavar='DATASET/METHOD',
-        help='a dataset, a method of it, or */METHOD',
+        metavar='DATASET/METHOD@TRAINING',
+        help='a dataset, a method of it, or */METHOD; one training condition with @',
     )
     p.add_argument('--workers', type=count(0), default=1, help='processes (0: in this one)')
     p.add_argument('--devices', type=devices, default=('cpu',), help='cpu, or cuda:0,cuda:1,...')

@@ -241,7 +241,7 @@ class ConfigBuilder:
         for name in LOADERS:
             _dataset_of(cfg, name).data_root = spec.data_root.format(fold=fold)
         train = _dataset_of(cfg, 'train_dataloader')
-        train.seed = seed
+        train.seed = 0 if _cached_draws(cfg, training) else seed
         if training.label_noise:
             train.label_noise = training.label_noise
         if training.num_samples is not None:
@@ -294,6 +294,13 @@ class ConfigBuilder:
 
     def _error(self, key: str, text: str) -> StudyError:
         return StudyError(f'{self.study.path}: {key}: {text}')
+
+
+def _cached_draws(cfg: Config, training: TrainingSpec) -> bool:
+    """Whether nothing but cached augmentation draws from the seed: then all trials share it."""
+    hook = (cfg.get('default_hooks') or {}).get('feature_cache') or {}
+    subset = training.num_samples is not None or bool(training.label_noise)
+    return bool(hook.get('draws')) and training.transforms is not None and not subset
 
 
 def _dataset_of(cfg: Config, loader: str) -> Any:

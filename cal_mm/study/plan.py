@@ -83,7 +83,7 @@ class Plan:
                 for row in rows:
                     if training.methods is not None and row.method.name not in training.methods:
                         continue
-                    hits = [_matches(o, spec.name, row) for o in only]
+                    hits = [_matches(o, spec.name, row, training.name) for o in only]
                     used = [u or h for u, h in zip(used, hits, strict=True)]
                     if only and not any(hits):
                         continue
@@ -93,13 +93,19 @@ class Plan:
                     ]
         for text, hit in zip(only, used, strict=True):
             if not hit:
-                known = sorted(f'{d}/{r}' for d, r in self._rows) or ['(none)']
                 raise StudyError(
                     f'--only {text}: nothing in {study.path} matches; it is DATASET, '
-                    f'DATASET/METHOD or */METHOD. Datasets: {", ".join(study.datasets)}; methods: '
-                    f'{", ".join(study.methods)}'
-                    + (f' (found: {", ".join(known)})' if used else '')
+                    f'DATASET/METHOD or */METHOD, each with @TRAINING or without. '
+                    f'Datasets: {", ".join(study.datasets)}; methods: {", ".join(study.methods)}; '
+                    f'training: {", ".join(study.training)}'
                 )
+        shown = {c.dataset for c in self.cells}
+        named = {o.partition('@')[0].partition('/')[2] for o in only}
+        self.left_out = [
+            (d, m, why)
+            for d, m, why in self.left_out
+            if d in shown and (not only or m in named or '' in named)
+        ]
 
     def folds(self, spec: DatasetSpec) -> list[int]:
         """Folds that the seeds come to."""
@@ -250,6 +256,9 @@ def _applies(training: TrainingSpec, spec: DatasetSpec) -> bool:
     return training.transforms is None or training.transforms in spec.transforms
 
 
-def _matches(text: str, dataset: str, row: Row) -> bool:
-    wanted, _, method = text.partition('/')
+def _matches(text: str, dataset: str, row: Row, training: str) -> bool:
+    place, _, condition = text.partition('@')
+    wanted, _, method = place.partition('/')
+    if condition not in ('', training):
+        return False
     return wanted in ('*', dataset) and method in ('', '*', row.name, row.method.name)

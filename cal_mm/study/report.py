@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cal_mm.evaluation.results import sha256_of, text_digest
+from cal_mm.evaluation.report import config_digest
+from cal_mm.evaluation.results import sha256_of
 from cal_mm.files import write_atomically
 
 from .outcomes import Panel, load_panels
@@ -15,7 +16,7 @@ from .plots import curves_of, plot_curves, plot_ranking
 from .ranks import Ranking, rank_methods
 from .run import Session
 from .selection import current_choice
-from .spec import StudyError
+from .spec import Study, StudyError
 from .tables import (
     NOISED,
     Table,
@@ -53,7 +54,7 @@ def write_report(session: Session, out: str | None = None) -> str:
     panels = [with_mean(p) for p in load_panels(plan, session.ledger, choices)]
     if not panels:
         raise StudyError(f'{session.ledger.folder}: nothing was tested yet; run --phase test first')
-    parts = [f'# {study.title}', _about(session, panels, path, out)]
+    parts = [f'# {study.title}', _about(session, panels, path, out), study.notes]
     latex, records = [], []
     for panel in panels:
         mine = {
@@ -137,7 +138,7 @@ def _about(session: Session, panels: Sequence[Panel], path: Path, out: str | Non
         't-test): the larger p-value, Holm-corrected over the rivals',
         '- step x, params x: time of a training step and number of trained parameters, relative to '
         'concat',
-        f'- study {text_digest(repr(sorted(study.raw.items(), key=str)))[:12]}, results '
+        f'- study {_study_digest(study)[:12]}, results '
         f'{sha256_of(session.ledger.results)[:12]}, code {", ".join(codes)}'
         + (' (**several code versions**)' if len(codes) > 1 else ''),
         '- data: ' + '; '.join(f'{name} {", ".join(d)}' for name, d in data.items()),
@@ -157,6 +158,12 @@ def _about(session: Session, panels: Sequence[Panel], path: Path, out: str | Non
             f'- chosen at the edge of the rates, a wider grid might be better: {", ".join(edges)}'
         )
     return '\n'.join(lines)
+
+
+def _study_digest(study: Study) -> str:
+    """Of what the study asks for; its words do not count."""
+    asked = {k: v for k, v in study.raw.items() if k not in ('title', 'notes', 'work_dir')}
+    return config_digest(asked)
 
 
 def _edges(session: Session) -> list[str]:

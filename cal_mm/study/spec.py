@@ -154,6 +154,7 @@ class Study:
     reference: str | None
     statistics: dict[str, Any]
     work_dir: str
+    notes: str = ''
 
 
 _TOP = (
@@ -167,6 +168,7 @@ _TOP = (
     'reference',
     'statistics',
     'work_dir',
+    'notes',
 )
 
 
@@ -267,6 +269,7 @@ def parse_study(raw: Mapping[str, Any], path: str) -> Study:
             **STATISTICS,
             **read.keys('statistics', top.get('statistics', {}), tuple(STATISTICS)),
         },
+        notes=str(top.get('notes') or '').strip(),
         work_dir=str(top.get('work_dir') or f'work_dirs/studies/{name}'),
     )
     if study.reference is not None:

@@ -18,6 +18,7 @@ from cal_mm.engine.feature_memo import FeatureMemo
 from cal_mm.files import locked
 from cal_mm.models.encoders.cache import (
     CachedFeatureDataset,
+    DrawnFeatureDataset,
     FeatureStore,
     cache_key,
     compute_features,
@@ -37,8 +38,10 @@ class FeatureCacheHook(Hook):
     The key of a cache file holds the encoder's weights, the front end, the pipeline and the data's
     digest, so a change of any of them is noticed.
 
-    A training pipeline that draws at random (augmentation, dropped modalities) cannot be cached:
-    its values change from epoch to epoch. What it leaves as it was is still encoded once: a
+    A training pipeline that draws at random (augmentation, dropped modalities) changes its values
+    from epoch to epoch, so there is nothing to cache, unless ``draws`` says that so many different
+    epochs are enough: these are encoded once and come round again.
+    What it leaves as it was is still encoded once: a
     ``FeatureMemo`` serves values that come back with the same bits.
 
     Args:
@@ -46,16 +49,24 @@ class FeatureCacheHook(Hook):
             there.
         batch_size: of the encoding pass.
         memo_bytes: features kept in memory at most where a pipeline draws at random; 0: none.
+        draws: epochs of such a pipeline that are cached, if all encoders are frozen; 0: none.
     """
 
     priority = 'HIGH'
 
     def __init__(
-        self, folder: str | None = None, batch_size: int = 64, memo_bytes: int = 2**28
+        self,
+        folder: str | None = None,
+        batch_size: int = 64,
+        memo_bytes: int = 2**28,
+        draws: int = 0,
     ) -> None:
+        if draws < 0:
+            raise ValueError(f'FeatureCacheHook: draws must be at least 0, got {draws}')
         self.folder = folder
         self.batch_size = batch_size
         self.memo_bytes = memo_bytes
+        self.draws = draws
         self._memo: FeatureMemo | None = None
 
     def before_train(self, runner: Any) -> None:
@@ -94,15 +105,15 @@ class FeatureCacheHook(Hook):
     ) -> DataLoader:
         dataset = loader.dataset
         if _draws_at_random(dataset, frozen):
+            if self.draws and set(frozen) == set(model.modalities):
+                return self._drawn(runner, model, loader, which)
             runner.logger.warning(
                 f'{which}: the pipeline draws at random, so the features of the frozen encoders '
                 f'{frozen} are not cached on disk; only values that come back unchanged are '
                 f'encoded once'
             )
             return loader
-        folder = self.folder or os.path.join(
-            os.path.dirname(os.path.abspath(runner.work_dir)), 'feature_cache'
-        )
+        folder = self._folder(runner)
         dataset_cfg = runner.cfg[f'{which}_dataloader'].dataset
         keys = {m: self._key(model, m, dataset, dataset_cfg) for m in frozen}
         stores = self._load(folder, keys)
@@ -123,6 +134,37 @@ class FeatureCacheHook(Hook):
             stores = {**stores, **self._load(folder, keys)}
         cached = CachedFeatureDataset(dataset, stores, model.modalities)
         return _with_dataset(loader, cached)
+
+    def _folder(self, runner: Any) -> str:
+        beside = os.path.join(os.path.dirname(os.path.abspath(runner.work_dir)), 'feature_cache')
+        return self.folder or beside
+
+    def _drawn(self, runner: Any, model: Any, loader: DataLoader, which: str) -> DataLoader:
+        """The first epochs of a pipeline that draws at random, encoded once."""
+        dataset, folder = loader.dataset, self._folder(runner)
+        cfg = runner.cfg[f'{which}_dataloader'].dataset
+        keys = [
+            {
+                m: cache_key(
+                    clean=self._key(model, m, dataset, cfg),
+                    modalities=list(model.modalities),
+                    seed=getattr(dataset, 'seed', None),
+                    epoch=epoch,
+                )
+                for m in model.modalities
+            }
+            for epoch in range(self.draws)
+        ]
+        if is_main_process():
+            memo = FeatureMemo(model, self.memo_bytes)
+            with locked(os.path.join(folder, '.lock')):
+                for epoch, wanted in enumerate(keys):
+                    if len(self._load(folder, wanted)) < len(wanted):
+                        set_dataset_epoch(dataset, epoch)
+                        self._compute(model, dataset, wanted, folder, memo)
+        barrier()
+        draws = [self._load(folder, wanted) for wanted in keys]
+        return _with_dataset(loader, DrawnFeatureDataset(dataset, draws, model.modalities))
 
     @staticmethod
     def _load(folder: str, keys: dict[str, str]) -> dict[str, FeatureStore]:
@@ -153,8 +195,18 @@ class FeatureCacheHook(Hook):
             ids=sorted(dataset.sample_ids if ids is None else ids),
         )
 
-    def _compute(self, model: Any, dataset: Any, keys: dict[str, str], folder: str) -> None:
+    def _compute(
+        self,
+        model: Any,
+        dataset: Any,
+        keys: dict[str, str],
+        folder: str,
+        memo: FeatureMemo | None = None,
+    ) -> None:
         def encode(batch: dict[str, Any]) -> dict[str, Tensor]:
+            if memo is not None:
+                found = memo.serve(batch)['features']
+                return {m: _stacked(found[m], model.encoders[m].out_channels) for m in keys}
             data = model.data_preprocessor(batch, training=False)
             masks = data.get('masks') or {}
             return {m: model.encoders[m](data['inputs'][m], masks.get(m)) for m in keys}
@@ -163,6 +215,12 @@ class FeatureCacheHook(Hook):
         with evaluating(model):
             for store in compute_features(encode, loader, keys).values():
                 store.save(folder)
+
+
+def _stacked(features: list[Tensor | None], channels: int) -> Tensor:
+    """[B, H]; zeros for a missing modality, of which no feature is kept."""
+    zeros = torch.zeros(channels)
+    return torch.stack([zeros if f is None else f for f in features])
 
 
 def _draws_at_random(dataset: Any, modalities: list[str]) -> bool:

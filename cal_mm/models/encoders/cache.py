@@ -18,7 +18,13 @@ from torch import Tensor
 from cal_mm.files import write_atomically
 from cal_mm.structures import MultiModalDataSample
 
-__all__ = ['CachedFeatureDataset', 'FeatureStore', 'cache_key', 'compute_features']
+__all__ = [
+    'CachedFeatureDataset',
+    'DrawnFeatureDataset',
+    'FeatureStore',
+    'cache_key',
+    'compute_features',
+]
 
 logger = logging.getLogger(__name__)
 
@@ -338,3 +344,32 @@ class CachedFeatureDataset:
         item['features'] = {m: s.row(sample_id) for m, s in self.stores.items()}
         item['inputs'] = {m: None if m in self.stores else v for m, v in item['inputs'].items()}
         return item
+
+
+class DrawnFeatureDataset(CachedFeatureDataset):
+    """Cached features of several random draws of a pipeline; every epoch has the next one.
+
+    Args:
+        dataset: see :class:`CachedFeatureDataset`; its own epoch follows.
+        draws: stores by modality, of draw 0, 1, ...; all modalities in each.
+        modalities: every modality that the model uses.
+
+    Raises:
+        ValueError: no draws, or a modality is not in all of them.
+    """
+
+    def __init__(
+        self, dataset: Any, draws: Sequence[Mapping[str, FeatureStore]], modalities: Sequence[str]
+    ) -> None:
+        if not draws or any(set(d) != set(modalities) for d in draws):
+            raise ValueError(
+                f'DrawnFeatureDataset needs draws with stores for all of {sorted(modalities)}, got '
+                f'{[sorted(d) for d in draws]}'
+            )
+        super().__init__(dataset, draws[0], modalities)
+        self.draws = [dict(d) for d in draws]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Serve the draw of ``epoch``."""
+        self.stores = self.draws[epoch % len(self.draws)]
+        self.dataset.set_epoch(epoch % len(self.draws))
