@@ -1,0 +1,136 @@
+"""The ledger survives a kill anywhere; a choice is made on validation and stands."""
+
+import json
+
+import pytest
+
+from cal_mm.study import StudyError
+from cal_mm.study.records import Ledger, append_line, code_digest, read_lines
+from cal_mm.study.selection import choose, current_choice, make_choices
+
+
+def test_a_cut_line_is_no_row_and_is_cut_away(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append({'digest': 'a', 'status': 'done'})
+    whole = ledger.results.read_bytes()
+    ledger.append({'digest': 'b', 'status': 'done', 'text': 'x' * 50})
+    everything = ledger.results.read_bytes()
+    for end in range(len(whole), len(everything)):
+        ledger.results.write_bytes(everything[:end])
+        assert list(ledger.rows()) == ['a']
+        with ledger.writing():
+            ledger.append({'digest': 'c', 'status': 'done'})
+        assert list(ledger.rows()) == ['a', 'c']
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / 'results.jsonl'
+    path.write_text('{"digest": "a"}\n{"dig\n')
+    with pytest.raises(StudyError, match='line 2 is damaged'):
+        read_lines(path)
+
+
+def test_nan_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='not JSON compliant'):
+        append_line(tmp_path / 'x', {'a': float('nan')})
+    assert not (tmp_path / 'x').exists()
+
+
+def test_rows_that_count(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append({'digest': 'a', 'status': 'failed', 'error': 'x'})
+    ledger.append({'digest': 'a', 'status': 'done'})
+    ledger.append({'digest': 'a', 'status': 'failed', 'error': 'y'})
+    ledger.append({'digest': 'b', 'status': 'done', 'predictions': ledger.keep('b', b'12')})
+    ledger.append({'digest': 'c', 'status': 'done', 'predictions': 'predictions/c.npz'})
+    rows = ledger.rows()
+    assert {d: r['status'] for d, r in rows.items()} == {'a': 'done', 'b': 'done'}
+    (tmp_path / 'predictions/b.npz').unlink()
+    assert 'b' not in ledger.rows()
+
+
+def test_one_writer(tmp_path):
+    with (
+        Ledger(tmp_path).writing(),
+        pytest.raises(StudyError, match='another process'),
+        Ledger(tmp_path).writing(),
+    ):
+        pass
+    with Ledger(tmp_path).writing():
+        pass
+
+
+def test_code_digest_is_stable():
+    assert code_digest() == code_digest()
+    assert len(code_digest()) == 64
+
+
+# ---- choices -------------------------------------------------------------------------------------
+
+
+def fake_rows(trials, values):
+    """values: {(lr, setting): [(accuracy, nll) or None for a failure, per tuning seed]}."""
+    rows = {}
+    for trial in trials:
+        value = values[trial.lr, trial.setting][trial.seed]
+        row = {**trial.record(), 'status': 'done' if value else 'failed'}
+        if value:
+            row['val'] = {'epoch': 2, 'accuracy': value[0], 'nll': value[1]}
+        rows[trial.digest] = row
+    return rows
+
+
+@pytest.mark.parametrize(
+    ('values', 'chosen'),
+    [
+        # the mean over the tuning seeds counts, not the best seed
+        ({(0.05, 0): [(99, 1), (60, 1)], (0.05, 1): [(81, 1), (80, 1)]}, (0.05, 1)),
+        # of equals the lower nll, then the first
+        ({(0.1, 0): [(90, 0.5), (90, 0.5)], (0.1, 1): [(90, 0.4), (90, 0.5)]}, (0.1, 1)),
+        ({(0.05, 0): [(90, 1), (90, 1)], (0.1, 0): [(90, 1), (90, 1)]}, (0.05, 0)),
+        # a failure takes its candidate out
+        ({(0.05, 0): [(99, 1), None], (0.1, 1): [(50, 1), (50, 1)]}, (0.1, 1)),
+    ],
+)
+def test_choose(raw, plan_of, values, chosen):
+    raw['tuning_seeds'] = [0, 1]
+    plan = plan_of(raw)
+    cell = plan.selections()[0]
+    rest = {c: [(10, 1), (10, 1)] for c in plan.candidates(cell)}
+    rows = fake_rows(plan.tuning(cell), {**rest, **values})
+    choice = choose(plan, cell, rows)
+    assert (choice['lr'], choice['setting']) == chosen
+    assert len(choice['candidates']) == 4
+    assert json.dumps(choice, allow_nan=False)
+
+
+def test_nothing_is_chosen_too_early_or_of_failures_alone(raw, plan_of):
+    plan = plan_of(raw)
+    cell = plan.selections()[0]
+    rows = fake_rows(plan.tuning(cell), {c: [(10, 1)] for c in plan.candidates(cell)})
+    for digest in rows:
+        assert choose(plan, cell, {d: r for d, r in rows.items() if d != digest}) is None
+    failed = fake_rows(plan.tuning(cell), {c: [None] for c in plan.candidates(cell)})
+    assert choose(plan, cell, failed) is None
+
+
+def test_a_choice_stands(raw, plan_of, tmp_path):
+    plan = plan_of(raw)
+    ledger = Ledger(tmp_path / 'work')
+    for cell in plan.selections():
+        for row in fake_rows(
+            plan.tuning(cell), {c: [(10 + c[1], 1)] for c in plan.candidates(cell)}
+        ).values():
+            ledger.append(row)
+    made, undecided = make_choices(plan, ledger)
+    assert not undecided
+    assert {c['setting'] for c in made.values()} == {1}
+    content = ledger.selection.read_text()
+    # the same trials with other numbers: what was written is what was chosen before the test
+    for row in list(ledger.rows().values()):
+        ledger.append({**row, 'val': {**row['val'], 'accuracy': 50 - row['setting']}})
+    assert make_choices(plan, ledger)[0] == made
+    assert ledger.selection.read_text() == content
+    # another grid is another selection
+    raw['lrs'] = [0.05]
+    assert current_choice(plan_of(raw), plan.selections()[0], ledger.choices()) is None

@@ -1,0 +1,284 @@
+"""The command line from an empty folder to a report: phases, resuming, failures, a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_runner import ROOT, call
+
+from cal_mm.study.records import Ledger
+
+SMOKE = ROOT / 'configs/studies/smoke.py'
+
+
+def run(data, work, *extra, options=(), expect=0):
+    code, out, err = call(
+        'study',
+        SMOKE,
+        '--workers',
+        '0',
+        '--work-dir',
+        work,
+        *extra,
+        '--cfg-options',
+        f'datasets.synthetic.data_root={data}',
+        'datasets.synthetic.epochs=2',
+        *options,
+    )
+    assert code == expect, out + err
+    return out + err
+
+
+@pytest.fixture(scope='module')
+def finished(data, tmp_path_factory):
+    work = tmp_path_factory.mktemp('run') / 'smoke'
+    run(data, work)
+    return work
+
+
+def test_everything_is_there(finished):
+    ledger = Ledger(finished)
+    rows = list(ledger.rows().values())
+    assert [r['phase'] for r in rows].count('select') == 16
+    tests = [r for r in rows if r['phase'] == 'test']
+    assert len(tests) == 12
+    assert len(ledger.choices()) == 4
+    for row in rows:
+        assert row['status'] == 'done'
+        assert row['software']['torch']
+        assert len(row['code_sha256']) == len(row['config_sha256']) == len(row['data_digest']) == 64
+        assert row['wall_seconds'] > 0 < row['step_seconds']
+    # trained anew for the test, and the same
+    tuned = {
+        (r['training'], r['row'], r['lr'], r['setting'], r['seed']): r
+        for r in rows
+        if r['phase'] == 'select'
+    }
+    twice = 0
+    for row in tests:
+        same = tuned.get((row['training'], row['row'], row['lr'], row['setting'], row['seed']))
+        if same is not None:
+            twice += 1
+            assert (same['val'], same['config_sha256']) == (row['val'], row['config_sha256'])
+    assert twice == 4
+    assert not list((finished / 'tmp').iterdir())
+    assert not (finished / 'checkpoints').exists()
+
+
+def test_predictions_are_the_metrics(finished):
+    for row in Ledger(finished).rows().values():
+        if row['phase'] != 'test':
+            continue
+        assert [t['condition'] for t in row['test']] == ['clean', 'noise:3@a', 'drop a']
+        with np.load(finished / row['predictions']) as found:
+            for i, one in enumerate(row['test']):
+                right = found[f'{i}/predicted'] == found['labels']
+                assert 100 * right.mean() == pytest.approx(one['metrics']['accuracy/top1'])
+                assert found[f'{i}/scores'].shape == (60, 4)
+
+
+def test_the_choice_is_written_before_the_test(data, tmp_path):
+    work = tmp_path / 'smoke'
+    only = ['--only', 'synthetic/concat@n60']
+    assert 'run --phase select first' in run(data, work, '--phase', 'test', *only, expect=1)
+    run(data, work, '--phase', 'select', *only)
+    rows = Ledger(work).rows().values()
+    assert {r['phase'] for r in rows} == {'select'}
+    assert not any('test' in r or 'predictions' in r for r in rows)
+    chosen = (work / 'selection.jsonl').read_text()
+    assert [json.loads(line)['training'] for line in chosen.splitlines()] == ['clean']
+    assert 'nothing was tested yet' in run(data, work, '--phase', 'report', *only, expect=1)
+    run(data, work, '--phase', 'test', *only)
+    assert (work / 'selection.jsonl').read_text() == chosen
+
+
+def test_finished_trials_are_skipped(data, finished):
+    before = (finished / 'results.jsonl').read_bytes()
+    out = run(data, finished)
+    assert 'select: nothing to do' in out
+    assert (finished / 'results.jsonl').read_bytes() == before
+    plan = run(data, finished, '--dry-run')
+    assert 'select: 16 trials, 16 done' in plan
+    assert 'test:   12 trials, 12 done' in plan
+
+
+def test_a_changed_study_runs_what_is_new(data, finished, tmp_path):
+    work = tmp_path / 'copy'
+    subprocess.run(['cp', '-r', str(finished), str(work)], check=True)
+    plan = run(data, work, '--dry-run', '--no-probe', options=['seeds=[0,1,2]'])
+    assert 'test:   18 trials, 12 done' in plan
+    plan = run(data, work, '--dry-run', '--no-probe', options=['lrs=[0.05,0.2]'])
+    assert 'select: 16 trials, 8 done' in plan
+
+
+def test_dry_run_runs_nothing_and_probes(data, tmp_path):
+    work = tmp_path / 'smoke'
+    out = run(data, work, '--dry-run')
+    assert 'from a probe' in out
+    assert '4 candidates' in out
+    assert not (work / 'results.jsonl').exists()
+    assert not list((work / 'tmp').iterdir())
+
+
+def test_the_report_is_complete_and_the_same_twice(data, finished, tmp_path):
+    out = tmp_path / 'page.md'
+    run(data, finished, '--phase', 'report', '--out', out)
+    text, table = out.read_text(), out.with_suffix('.csv').read_text()
+    assert 'python tools/study.py' in text
+    assert '| CAL |' in text
+    assert '**Incomplete' not in text
+    assert '4 of 4 trainings that were run twice' in text
+    for image in ('samples', 'label_noise', 'ranks_clean'):
+        assert f'page/{image}.png' in text
+        assert (tmp_path / 'page' / f'{image}.png').stat().st_size > 1000
+    # clean, noise, drop and their mean, in three conditions, of two methods
+    assert len(table.splitlines()) == 1 + 4 * 3 * 2
+    latex = out.with_suffix('.tex').read_text()
+    assert latex.count(r'\begin{tabular}') == latex.count(r'\bottomrule') == 6
+    run(data, finished, '--phase', 'report', '--out', out)
+    assert (out.read_text(), out.with_suffix('.csv').read_text()) == (text, table)
+    assert 'ends in .md' in run(data, finished, '--phase', 'report', '--out', 'x.txt', expect=1)
+
+
+def test_a_failure_is_recorded_and_stops_nothing(data, tmp_path):
+    work = tmp_path / 'smoke'
+    # a learning rate that no number survives
+    bad = ['lrs=[0.05,1e30]', 'training.labels20.methods=["concat"]']
+    out = run(data, work, '--phase', 'select', options=bad, expect=1)
+    rows = Ledger(work).rows().values()
+    failed = [r for r in rows if r['status'] == 'failed']
+    assert failed
+    assert {r['lr'] for r in failed} == {1e30}
+    assert all(r['error'] for r in failed)
+    assert 'failed: synthetic/' in out
+    assert len(rows) == 12
+    assert {c['lr'] for c in Ledger(work).choices()} == {0.05}
+    # tried again, and again in vain
+    assert f'{len(failed)} trials failed' in run(
+        data, work, '--phase', 'select', options=bad, expect=1
+    )
+
+
+def test_kept_checkpoints_are_what_was_tested(data, tmp_path):
+    work = tmp_path / 'smoke'
+    only = ['--only', 'synthetic/cal@clean']
+    run(data, work, '--keep-checkpoints', *only, options=['seeds=[0]'])
+    row = next(r for r in Ledger(work).rows().values() if r['phase'] == 'test')
+    checkpoint = work / row['checkpoint']
+    out = tmp_path / 'results.json'
+    code, text, err = call(
+        'test', checkpoint.parent / 'config.py', checkpoint, '--out', out,
+        '--attack', 'noise:3@a', '--drop', 'a', '--work-dir', tmp_path / 'test',
+    )  # fmt: skip
+    assert code == 0, text + err
+    theirs = [r['metrics'] for r in json.loads(out.read_text())['rows']]
+    for mine, other in zip(row['test'], theirs, strict=True):
+        for key in ('accuracy/top1', 'nll', 'ece'):
+            assert mine['metrics'][key] == pytest.approx(other[key], rel=1e-5), key
+
+
+def test_gates_are_tested_on_one_training(data, tmp_path):
+    work = tmp_path / 'smoke'
+    gates = ['methods.cal.gates=["none","experts"]', 'seeds=[0,1]']
+    run(data, work, '--only', 'synthetic/cal@clean', options=gates)
+    tests = [r for r in Ledger(work).rows().values() if r['phase'] == 'test']
+    assert [len(r['test']) for r in tests] == [6, 6]
+    report = (work / 'report.md').read_text()
+    assert '| CAL, experts gate |' in report
+    bad = ['methods.concat.gates=["experts"]', 'seeds=[0,1]']
+    out = run(data, work, '--only', 'synthetic/concat@clean', options=bad, expect=1)
+    assert 'needs model.unimodal_head' in out
+
+
+def start(data, work, workers):
+    command = [
+        sys.executable, 'tools/study.py', str(SMOKE), '--workers', workers, '--work-dir', str(work),
+        '--only', 'synthetic@clean',
+        '--cfg-options', f'datasets.synthetic.data_root={data}', 'datasets.synthetic.epochs=2',
+    ]  # fmt: skip
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    with open(work.parent / 'log', 'a') as log:
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+
+
+def wait_for_lines(process, work, count):
+    """Until the ledger has ``count`` rows."""
+    deadline = time.monotonic() + 200
+    results = work / 'results.jsonl'
+    while not (results.is_file() and results.read_bytes().count(b'\n') >= count):
+        assert process.poll() is None, (work.parent / 'log').read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def check_resumed(data, work, first):
+    run(data, work, '--only', 'synthetic@clean')
+    rows = [json.loads(line) for line in (work / 'results.jsonl').read_text().splitlines()]
+    digests = [r['digest'] for r in rows]
+    assert len(digests) == len(set(digests)) == 12  # nothing twice, nothing lost
+    assert digests[: len(first)] == first
+
+
+def test_kill_and_resume(data, tmp_path):
+    """kill -9 in the middle: nothing half-done counts, the rest is run."""
+    work = tmp_path / 'smoke'
+    process = start(data, work, '0')
+    wait_for_lines(process, work, 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = list(Ledger(work).rows())
+    assert len(first) >= 3
+    # and a line cut off on top of it
+    with open(work / 'results.jsonl', 'ab') as f:
+        f.write(b'{"digest": "abc", "sta')
+    check_resumed(data, work, first)
+
+
+def children(pid):
+    path = Path(f'/proc/{pid}/task/{pid}/children')
+    return [int(c) for c in path.read_text().split()]
+
+
+def alive(pid):
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir('/proc/self/task'), reason='needs /proc')
+def test_kill_leaves_no_worker(data, tmp_path):
+    work = tmp_path / 'smoke'
+    process = start(data, work, '1')
+    wait_for_lines(process, work, 2)
+    workers = children(process.pid)
+    assert workers
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(alive(w) for w in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    check_resumed(data, work, list(Ledger(work).rows()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir('/proc/self/task'), reason='needs /proc')
+def test_a_worker_that_dies_fails_one_trial(data, tmp_path):
+    work = tmp_path / 'smoke'
+    process = start(data, work, '1')
+    wait_for_lines(process, work, 2)
+    names = {c: Path(f'/proc/{c}/cmdline').read_text() for c in children(process.pid)}
+    os.kill(next(c for c, name in names.items() if 'spawn_main' in name), signal.SIGKILL)
+    assert process.wait(timeout=300) == 1
+    rows = [json.loads(line) for line in (work / 'results.jsonl').read_text().splitlines()]
+    failed = [r for r in rows if r['status'] == 'failed']
+    assert len(failed) == 1
+    assert 'exit code -9' in failed[0]['error']
