@@ -1,6 +1,6 @@
 """The tests of a study, read back: accuracy by dataset, condition, method and seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,13 +143,19 @@ def _panel(
             panel.entries.append(entry)
             panel.trials[entry.key] = mine
             for column, outcome in _outcomes(mine, arrays, gate, index).items():
-                if column not in panel.columns:
-                    panel.columns.append(column)
                 panel.outcomes[entry.key, column] = outcome
+    panel.columns = _ordered(trials.values())
     for outcome in panel.outcomes.values():  # later entries may have added samples
         extra = len(index) - outcome.right.shape[1]
         outcome.right = np.pad(outcome.right, ((0, 0), (0, extra)), constant_values=np.nan)
     return panel
+
+
+def _ordered(trials: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Every column once, in the order of the row that has most of them."""
+    per_row = [dict.fromkeys(column_of(t) for t in mine[0]['test']) for mine in trials]
+    longest = sorted(per_row, key=len, reverse=True)
+    return list(dict.fromkeys(c for columns in longest for c in columns))
 
 
 def _outcomes(

@@ -16,7 +16,7 @@ from .plan import Trial, make_plan
 from .pool import Setup, run_trials
 from .progress import Progress, duration
 from .records import Ledger, code_digest
-from .selection import choose, make_choices
+from .selection import choices_table, choose, make_choices
 from .spec import _TOP, Study, StudyError, parse_study
 
 __all__ = ['Options', 'Session', 'load_study']
@@ -215,6 +215,8 @@ class Session:
                 failed += self._run('select', self.missing(self.tuning()))
             choices, undecided = make_choices(self.plan, self.ledger)
             if 'select' in phases:
+                if choices:
+                    self.options.say(choices_table(self.plan, choices).markdown())
                 for cell in undecided:
                     self.options.say(f'no choice for {cell.label}: every candidate failed')
             if 'test' in phases:

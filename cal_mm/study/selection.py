@@ -9,8 +9,10 @@ from typing import Any
 
 from .plan import Cell, Plan
 from .records import Ledger
+from .tables import Cell as TableCell
+from .tables import Table
 
-__all__ = ['choose', 'current_choice', 'make_choices']
+__all__ = ['choices_table', 'choose', 'current_choice', 'make_choices']
 
 
 def choose(plan: Plan, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -72,6 +74,28 @@ def _value(row: Mapping[str, Any], key: str) -> float | None:
 def _on_edge(plan: Plan, lr: float) -> bool:
     """Whether it is the smallest or largest of three rates or more: the grid may be too narrow."""
     return len(plan.study.lrs) > 2 and lr in (min(plan.study.lrs), max(plan.study.lrs))
+
+
+def choices_table(plan: Plan, choices: Mapping[Cell, Mapping[str, Any]]) -> Table:
+    """Validation accuracy of every candidate, the chosen one of each line bold."""
+    several = any(len(m.settings) > 1 for m in plan.study.methods.values())
+    candidates = plan.candidates(plan.selections()[0])
+    header = [f'lr {lr:g}' + (f' / {s}' if several else '') for lr, s in candidates]
+    rows = []
+    for cell, choice in choices.items():
+        found = {(c['lr'], c['setting']): c for c in choice['candidates']}
+        cells = []
+        for key in candidates:
+            val = found[key]['val']
+            text = 'failed' if found[key]['failed'] else _spread(val)
+            cells.append(TableCell(text, bold=key == (choice['lr'], choice['setting'])))
+        rows.append((TableCell(cell.label), *cells))
+    return Table(('validation accuracy', *header), tuple(rows))
+
+
+def _spread(values: list[float]) -> str:
+    text = f'{statistics.fmean(values):.1f}'
+    return text if len(values) < 2 else f'{text} ± {statistics.stdev(values):.1f}'
 
 
 def current_choice(plan: Plan, cell: Cell, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
