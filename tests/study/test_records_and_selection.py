@@ -6,7 +6,7 @@ import pytest
 
 from cal_mm.study import StudyError
 from cal_mm.study.records import Ledger, append_line, code_digest, read_lines
-from cal_mm.study.selection import choose, current_choice, make_choices
+from cal_mm.study.selection import choices_table, choose, current_choice, make_choices
 
 
 def test_a_cut_line_is_no_row_and_is_cut_away(tmp_path):
@@ -134,3 +134,18 @@ def test_a_choice_stands(raw, plan_of, tmp_path):
     # another grid is another selection
     raw['lrs'] = [0.05]
     assert current_choice(plan_of(raw), plan.selections()[0], ledger.choices()) is None
+
+
+def test_the_table_of_candidates(raw, plan_of):
+    raw['tuning_seeds'] = [0, 1]
+    plan = plan_of(raw)
+    cell = plan.selections()[0]
+    values = {c: [(10, 1), (12, 1)] for c in plan.candidates(cell)}
+    values[0.1, 1] = [(50, 1), None]
+    values[0.1, 0] = [(40, 1), (40, 1)]
+    choice = choose(plan, cell, fake_rows(plan.tuning(cell), values))
+    table = choices_table(plan, {cell: choice})
+    assert table.header[1:] == ('lr 0.05 / 0', 'lr 0.05 / 1', 'lr 0.1 / 0', 'lr 0.1 / 1')
+    (row,) = table.rows
+    assert [c.text for c in row[1:]] == ['11.0 ± 1.4', '11.0 ± 1.4', '40.0 ± 0.0', 'failed']
+    assert [c.bold for c in row[1:]] == [False, False, True, False]

@@ -239,3 +239,15 @@ def test_drawn_features_follow_the_epoch():
     assert seen == [0, 1, 0, 1]
     with pytest.raises(ValueError, match='needs draws'):
         DrawnFeatureDataset(Inner(), [{}], ['a'])
+
+
+def test_parts_of_a_split_are_served_from_the_whole(frozen, plan_of, tmp_path):
+    plan = plan_of(frozen)
+    cells = {c.training: c for c in plan.cells if c.row == 'concat'}
+    files = []
+    for training in ('clean', 'n60', 'labels20'):
+        trial = plan.trial(cells[training], 'select', 0.05, 0, 0)
+        run_trial(plan, trial, Ledger(tmp_path / 'w'), features=tmp_path / 'f', provenance={})
+        files.append(sorted(p.name for p in (tmp_path / 'f').glob('*.safetensors')))
+    assert len(files[0]) == 6
+    assert files[0] == files[1] == files[2]

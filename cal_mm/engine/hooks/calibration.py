@@ -33,7 +33,12 @@ class CalibrationHook(Hook):
 
     def __init__(self, interval: int = 1, max_samples: int = 1000) -> None:
         self.interval = interval
+        self._settled: set[str] = set()
         self.max_samples = max_samples
+
+    def before_train(self, runner: Any) -> None:
+        """A new run fits everything anew."""
+        self._settled = set()
 
     def after_train_epoch(self, runner: Any) -> None:
         """Before the CheckpointHook (VERY_LOW)."""
@@ -55,8 +60,11 @@ class CalibrationHook(Hook):
                 continue
             if m in seen.unimodal:
                 contribution.temperature[i] = best_temperature(seen.unimodal[m][there], labels)
-            if contribution.typicality is not None and len(labels) >= LEAST:
+            typical = contribution.typicality is not None and m not in self._settled
+            if typical and len(labels) >= LEAST:
                 contribution.typicality[m].fit(seen.features[m][there], labels)
+                if getattr(model.encoders[m], 'frozen', False):
+                    self._settled.add(m)  # the same features in every epoch
         uncertainty = getattr(model, 'uncertainty', None)
         if uncertainty is not None and int(seen.present.sum(dim=0).min()) >= LEAST:
             uncertainty.fit(seen.posteriors, seen.present)
