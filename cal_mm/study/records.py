@@ -32,7 +32,9 @@ def code_digest() -> str:
 
 def provenance() -> dict[str, Any]:
     """Versions of the packages and digest of the code that a trial ran with."""
-    return {'software': software_versions(), 'code_sha256': code_digest()}
+    # of the code that runs, installed or not
+    software = {**software_versions(), 'cal_mm': cal_mm.__version__}
+    return {'software': software, 'code_sha256': code_digest()}
 
 
 class Ledger:

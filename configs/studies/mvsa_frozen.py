@@ -34,7 +34,7 @@ notes = """What it says:
 
 - Clean, CAL (79.2 ± 1.0) has the highest mean, but against concat (+1.3), concat with unimodal losses (+1.8), the uniform control (+0.6) and CAL (paper) (+0.8) the
   difference is not significant. One standard error of a single accuracy of 75 % on these 519 samples is 1.9 points.
-- With strong image noise (gaussian:5) CAL is significantly better than all of them, by 2.4 to 4.0 points. With text noise it is significantly worse than most, by 3.5 to
+- With strong image noise (gaussian:5) CAL is significantly better than every other fused model, by 2.4 to 4.0 points. With text noise it is significantly worse than most, by 3.5 to
   4.5 points with half of the words masked and 8 to 12 with no word left: it compresses the image, which is then all there is. Over all noised conditions
   it is significantly worse than the uniform control (-2.8). The uniform control and CAL (paper) have no such weakness.
 - What helps here is the bottleneck, not the direction of its strength.
