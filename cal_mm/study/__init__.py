@@ -1,9 +1,10 @@
 """Studies: methods x datasets x seeds x settings from one file, tuned alike and tested once."""
 
 from .build import ConfigBuilder, Row
+from .parsing import parse_study
 from .plan import Cell, Plan, Trial, make_plan
 from .run import Options, Session, load_study
-from .spec import Study, StudyError, parse_study
+from .spec import Study, StudyError
 
 __all__ = [
     'Cell',

@@ -13,9 +13,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from .parsing import parse_study
 from .plan import Plan, Trial, trial_of
 from .records import Ledger, provenance
-from .spec import parse_study
 
 __all__ = ['Setup', 'run_trials']
 

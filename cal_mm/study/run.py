@@ -12,12 +12,13 @@ from cal_mm.registry import suggestion
 
 from .build import ConfigBuilder
 from .estimate import Estimate
+from .parsing import TOP_KEYS, parse_study
 from .plan import Trial, make_plan
 from .pool import Setup, run_trials
 from .progress import Progress, duration
 from .records import Ledger, code_digest
 from .selection import choices_table, choose, make_choices
-from .spec import _TOP, Study, StudyError, parse_study
+from .spec import Study, StudyError
 
 __all__ = ['Options', 'Session', 'load_study']
 
@@ -42,19 +43,21 @@ def load_study(path: str, options: dict[str, Any] | None = None) -> Study:
         _set(cfg, key, value, path)
     raw = cfg.to_dict()
     for key in raw:
-        if key not in _TOP and key not in names_read(path):
+        if key not in TOP_KEYS and key not in names_read(path):
             raise StudyError(
-                f'{path}: {key}: there is no such key.{suggestion(key, list(_TOP))} Known: '
-                f'{", ".join(_TOP)}'
+                f'{path}: {key}: there is no such key.{suggestion(key, list(TOP_KEYS))} Known: '
+                f'{", ".join(TOP_KEYS)}'
             )
-    return parse_study({k: raw[k] for k in raw if k in _TOP}, path)
+    return parse_study({k: raw[k] for k in raw if k in TOP_KEYS}, path)
 
 
 def _set(cfg: Config, key: str, value: Any, path: str) -> None:
     node: Any = cfg
     parts = key.split('.')
-    if parts[0] not in _TOP:
-        raise StudyError(f'--cfg-options {key}: {path} has no {parts[0]}. Known: {", ".join(_TOP)}')
+    if parts[0] not in TOP_KEYS:
+        raise StudyError(
+            f'--cfg-options {key}: {path} has no {parts[0]}. Known: {", ".join(TOP_KEYS)}'
+        )
     for part in parts[:-1]:
         if not isinstance(node.get(part), dict):
             raise StudyError(f'--cfg-options {key}: there is no {part!r} to set something in')
