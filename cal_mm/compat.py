@@ -4,8 +4,10 @@ Call ``setup()`` once before a Runner is built; the tools do.
 """
 
 import collections
+import logging
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,26 @@ def init_distributed(cfg: Config, launcher: str) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+def end_distributed() -> None:
+    """End a process of a distributed run that has done its work; nothing runs after this.
+
+    Joins the ranks, so that none leaves while another still talks to it. On gloo the process then
+    ends at once with status 0: the destructors of gloo's threads abort it now and then ("terminate
+    called without an active exception"), and torchrun takes that for a failed run. Goes when they
+    do not. Does nothing in a run of one process.
+    """
+    if not dist.is_initialized():
+        return
+    gloo = dist.get_backend() == 'gloo'
+    dist.barrier()
+    dist.destroy_process_group()
+    if gloo:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def setup() -> None:

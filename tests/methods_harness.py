@@ -115,4 +115,6 @@ def main(data: Path, out: Path) -> None:
 if __name__ == '__main__':
     torch.distributed.init_process_group('gloo')
     main(Path(sys.argv[1]), Path(sys.argv[2]))
-    torch.distributed.destroy_process_group()
+    from cal_mm.compat import end_distributed
+
+    end_distributed()

@@ -15,14 +15,13 @@ import os
 import sys
 from typing import Any
 
-import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import cal_mm.engine.loops  # noqa: F401  (registers the loop)
 from cal_mm.cli import add_config_arguments, run
-from cal_mm.compat import init_distributed, setup
+from cal_mm.compat import end_distributed, init_distributed, setup
 from cal_mm.config import ConfigError, load_config
 from cal_mm.corruptions import PROTOCOLS
 from cal_mm.corruptions.plan import modality_facts, plan_conditions
@@ -199,9 +198,7 @@ def main(args: argparse.Namespace) -> None:
     runner.test()
     if is_main_process():
         _report(args, digest, meta, runner.test_loop, reference)
-    if dist.is_initialized():
-        # else gloo's threads may abort the process at its exit
-        dist.destroy_process_group()
+    end_distributed()
 
 
 def _report(

@@ -91,6 +91,7 @@ def main(args: argparse.Namespace) -> None:
     runner = Runner.from_cfg(cfg)
     runner.register_hook(CheckpointGuardHook())
     runner.train()
+    compat.end_distributed()
 
 
 if __name__ == '__main__':
