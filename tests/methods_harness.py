@@ -16,6 +16,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from cal_mm.wrapping import unwrap
+
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = sorted(p.stem for p in (ROOT / 'configs/_base_/methods').glob('*.py'))
 
@@ -86,7 +88,7 @@ def train(cfg: ConfigDict, change: Callable[[Any], None] | None = None) -> Runne
 def state_of(runner: Runner) -> dict[str, torch.Tensor]:
     """Weights and buffers that must not depend on how a batch is split."""
     skip = ('forward_count', 'typicality', 'temperature', 'uncertainty')
-    model = getattr(runner.model, 'module', runner.model)
+    model = unwrap(runner.model)
     return {
         k: v.clone()
         for k, v in model.state_dict().items()

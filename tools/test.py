@@ -37,6 +37,7 @@ from cal_mm.evaluation.summary import RESAMPLES
 from cal_mm.evaluation.table import curves_table, summary_lines
 from cal_mm.models.gates import GATE_NAMES
 from cal_mm.registry import ADAPTERS, DATASETS, GATES, UnknownComponentError, suggestion
+from cal_mm.wrapping import unwrap
 
 #: what --adapt takes
 ADAPTER_NAMES = sorted(ADAPTERS.module_dict)
@@ -208,7 +209,7 @@ def _report(
     loop: Any,
     reference: dict[str, Any] | None,
 ) -> None:
-    model_part = getattr(loop.runner.model, 'module', loop.runner.model)
+    model_part = unwrap(loop.runner.model)
     gate = type(getattr(model_part, 'gate', None)).__name__
     results = describe_results(
         config=args.config,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .adversarial_budgets import Budget
-from .adversarial_model import Victim, undisturbed, unwrapped
+from .adversarial_model import Victim, attackable, undisturbed
 from .adversarial_targets import EmbeddingTarget, Target, ValueTarget
 from .base import Corruption, _joined
 
@@ -53,7 +53,7 @@ class Adversarial(Budget):
             return
         from cal_mm.models.encoders import embedding_module
 
-        encoders = getattr(unwrapped(model), 'encoders', None)
+        encoders = getattr(attackable(model), 'encoders', None)
         if encoders is None or self.modality not in encoders:
             raise ValueError(
                 f'{self.name} acts on token embeddings, but {type(model).__name__} has no encoder '
@@ -172,7 +172,7 @@ def attack_jointly(attacks: Sequence[Adversarial], batch: dict, model: Any) -> d
     names = [str(a.modality) for a in attacks]
     if len(set(names)) < len(names) or len({a.settings for a in attacks}) > 1:
         raise ValueError('a joint attack takes one attack per modality, with equal settings')
-    model = unwrapped(model)
+    model = attackable(model)
     chosen = [_chosen(a, batch) for a in attacks]
     if not any(chosen):
         return batch

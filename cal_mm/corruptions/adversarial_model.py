@@ -5,8 +5,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
+
+from cal_mm.wrapping import unwrap
 
 from .adversarial_functional import log_odds_against
 
@@ -132,13 +133,13 @@ class Victim:
         return logits
 
 
-def unwrapped(model: Any) -> Any:
+def attackable(model: Any) -> Any:
     """The model behind a distributed wrapper.
 
     Raises:
         ValueError: there is no model with a preprocessor.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap(model)
     if not isinstance(getattr(model, 'data_preprocessor', None), nn.Module):
         raise ValueError(
             'an attack is computed from the model: call attack(batch, model) with a model that has '

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
@@ -20,6 +19,7 @@ from cal_mm.datasets.kept import KeptItems
 from cal_mm.evaluation.functional import per_class_accuracy
 from cal_mm.evaluation.metrics import MultiModalMetric, Predictions
 from cal_mm.registry import ADAPTERS, DATASETS, LOOPS
+from cal_mm.wrapping import unwrap
 
 from .adaptation import Adapter
 from .feature_memo import FeatureMemo
@@ -82,13 +82,13 @@ class RobustnessTestLoop(TestLoop):
         )
         if isinstance(dataset, dict):
             dataset = DATASETS.build(dataset)
-        names = getattr(_unwrapped(runner.model), 'modalities', None)
+        names = getattr(unwrap(runner.model), 'modalities', None)
         self.conditions: list[Condition] = []
         if attacks or drop or protocol:
             facts = modality_facts(getattr(dataset, 'metainfo', None), names)
             self.conditions = plan_conditions(facts, attacks, drop, protocol, seeds, dataset[0])
             for corruption in (c for condition in self.conditions for c in condition.corruptions):
-                corruption.check_model(_unwrapped(runner.model))
+                corruption.check_model(unwrap(runner.model))
         self._switch: CorruptedDataset | None = None
         if not built:
             kept = KeptItems(dataset) if self.conditions else dataset
@@ -107,12 +107,12 @@ class RobustnessTestLoop(TestLoop):
     def run(self) -> dict[str, float]:
         """Every condition, clean first; the clean metrics are returned."""
         self.rows, self.predictions = [], []
-        check_gate = getattr(_unwrapped(self.runner.model), 'check_gate', None)
+        check_gate = getattr(unwrap(self.runner.model), 'check_gate', None)
         if check_gate is not None:
             check_gate()
         self.runner.call_hook('before_test')
         self.runner.model.eval()
-        self._memo = FeatureMemo(_unwrapped(self.runner.model))
+        self._memo = FeatureMemo(unwrap(self.runner.model))
         clean: dict[str, float] = {}
         for i, condition in enumerate((CLEAN, *self.conditions)):
             if self.conditions:
@@ -139,7 +139,7 @@ class RobustnessTestLoop(TestLoop):
         touches_model = any(not c.sample_wise for c in condition.corruptions)
         before = state_fingerprint(self.runner.model) if touches_model else None
         self.runner.call_hook('before_test_epoch')
-        model = _unwrapped(self.runner.model)
+        model = unwrap(self.runner.model)
         if self._adapter is not None:
             self._adapter.start(model)
         try:
@@ -167,7 +167,7 @@ class RobustnessTestLoop(TestLoop):
         with autocast(enabled=self.fp16):
             outputs = self.runner.model.test_step(data_batch)
             if self._adapter is not None:
-                self._adapter.learn(_unwrapped(self.runner.model), data_batch)
+                self._adapter.learn(unwrap(self.runner.model), data_batch)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._model_seconds += time.perf_counter() - start
@@ -183,7 +183,7 @@ class RobustnessTestLoop(TestLoop):
         if self._switch is None:
             for corruption in self._condition.corruptions:
                 if corruption.sample_wise:
-                    batch = corruption(batch, _unwrapped(self.runner.model))
+                    batch = corruption(batch, unwrap(self.runner.model))
         self._noise_seconds += time.perf_counter() - start
         self._noise_seconds += sum(
             s.metainfo.get('noise_seconds', 0.0) for s in batch['data_samples']
@@ -197,7 +197,7 @@ class RobustnessTestLoop(TestLoop):
             return batch
         start = time.perf_counter()
         with torch.enable_grad():
-            batch = act(attacks, batch, _unwrapped(self.runner.model))
+            batch = act(attacks, batch, unwrap(self.runner.model))
         self._noise_seconds += time.perf_counter() - start
         return batch
 
@@ -230,10 +230,6 @@ class RobustnessTestLoop(TestLoop):
             row['per_class'] = _per_class(metric, predictions)
         self.rows.append(row)
         self.predictions.append(predictions)
-
-
-def _unwrapped(model: Any) -> torch.nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _is_weight(key: str) -> bool:

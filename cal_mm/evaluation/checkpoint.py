@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
+
+from cal_mm.wrapping import unwrap
 
 __all__ = ['CheckpointMismatchError', 'fit_weights', 'load_weights']
 
@@ -52,7 +53,7 @@ def fit_weights(model: torch.nn.Module, weights: Mapping[str, Any], path: str | 
     Raises:
         CheckpointMismatchError: see :func:`load_weights`.
     """
-    target: Any = model.module if is_model_wrapper(model) else model
+    target = unwrap(model)
     try:
         # modules may fit themselves to the file (front ends that learn their width), so they decide
         target.load_state_dict(dict(weights), strict=True)

@@ -8,8 +8,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from cal_mm.registry import HOOKS
-
-from ..engine.hooks.progress import unwrap
+from cal_mm.wrapping import unwrap
 
 __all__ = ['KeepBestHook', 'StepTimeHook']
 

@@ -15,11 +15,11 @@ from cal_mm.corruptions.modality import MissingModality
 from cal_mm.corruptions.plan import modality_facts, plan_conditions
 from cal_mm.datasets.kept import KeptItems
 from cal_mm.engine.feature_memo import FeatureMemo
-from cal_mm.engine.hooks.progress import unwrap
 from cal_mm.engine.loops import RobustnessTestLoop
 from cal_mm.files import locked
 from cal_mm.models.encoders.cache import CachedFeatureDataset, FeatureStore, cache_key
 from cal_mm.registry import DATASETS
+from cal_mm.wrapping import unwrap
 
 from .spec import TestPlan
 

@@ -18,8 +18,8 @@ from mmengine.runner import Runner
 from mmengine.utils import ManagerMixin
 
 from cal_mm.engine.hooks import CheckpointGuardHook
-from cal_mm.engine.hooks.progress import unwrap
 from cal_mm.evaluation.report import config_digest
+from cal_mm.wrapping import unwrap
 
 from .hooks import KeepBestHook, StepTimeHook
 from .plan import Plan, Trial

@@ -10,10 +10,10 @@ from torch import Tensor
 from cal_mm.models.losses.agreement import GapAlignment
 from cal_mm.models.modes import evaluating
 from cal_mm.registry import HOOKS
+from cal_mm.wrapping import unwrap
 
 from ..collect import plain_loader, prepared_batches
 from ..short_training import clone_of
-from .progress import unwrap
 from .subsets import held_out, loss_component
 
 __all__ = ['AlignmentWeightHook', 'alignment_step']

@@ -7,9 +7,9 @@ from mmengine.hooks import Hook
 
 from cal_mm.models.contribution.functional import best_temperature
 from cal_mm.registry import HOOKS
+from cal_mm.wrapping import unwrap
 
 from ..collect import collect, gathered
-from .progress import unwrap
 
 __all__ = ['CalibrationHook']
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from cal_mm.files import write_atomically
 from cal_mm.registry import CONTRIBUTION_SOURCES, HOOKS
-
-from .progress import unwrap
+from cal_mm.wrapping import unwrap
 
 __all__ = ['SOURCES', 'ContributionHook', 'build_source']
 

@@ -25,8 +25,7 @@ from cal_mm.models.encoders.cache import (
 )
 from cal_mm.models.modes import evaluating
 from cal_mm.registry import HOOKS
-
-from .progress import unwrap
+from cal_mm.wrapping import unwrap
 
 __all__ = ['FeatureCacheHook']
 

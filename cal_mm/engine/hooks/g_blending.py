@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from cal_mm.models.losses.blended import BlendedCrossEntropy, blending_weights
 from cal_mm.registry import HOOKS
 from cal_mm.structures import sample_key
+from cal_mm.wrapping import unwrap
 
 from ..collect import collect, plain_loader
 from ..short_training import clone_of, cross_entropies, train_clone, updates_per_epoch
-from .progress import unwrap
 from .subsets import held_out, loss_component
 
 __all__ = ['GBlendingHook']

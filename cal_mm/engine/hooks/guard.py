@@ -9,8 +9,7 @@ from mmengine.optim import OptimWrapper
 
 from cal_mm.evaluation.checkpoint import CheckpointMismatchError, fit_weights
 from cal_mm.registry import HOOKS
-
-from .progress import unwrap
+from cal_mm.wrapping import unwrap
 
 __all__ = ['CheckpointGuardHook', 'NonFiniteWeightsError', 'non_finite_names']
 

@@ -7,18 +7,13 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from cal_mm.datasets import set_dataset_epoch
 from cal_mm.registry import HOOKS
 from cal_mm.structures import TrainProgress, sample_key
+from cal_mm.wrapping import unwrap
 
-__all__ = ['EpochSeedHook', 'TrainProgressHook', 'unwrap']
-
-
-def unwrap(model: Any) -> Any:
-    """The model inside a distributed wrapper."""
-    return model.module if is_model_wrapper(model) else model
+__all__ = ['EpochSeedHook', 'TrainProgressHook']
 
 
 @HOOKS.register_module()

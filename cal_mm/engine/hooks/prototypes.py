@@ -8,9 +8,9 @@ from mmengine.hooks import Hook
 from cal_mm.models.losses.prototypes import PrototypeRebalance, class_means
 from cal_mm.registry import HOOKS
 from cal_mm.structures import sample_key
+from cal_mm.wrapping import unwrap
 
 from ..collect import collect_samples
-from .progress import unwrap
 from .subsets import loss_component
 
 __all__ = ['PrototypeHook']

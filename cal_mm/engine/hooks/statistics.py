@@ -8,8 +8,7 @@ from mmengine.hooks import Hook
 
 from cal_mm.datasets import column_of
 from cal_mm.registry import HOOKS
-
-from .progress import unwrap
+from cal_mm.wrapping import unwrap
 
 __all__ = ['DataStatisticsHook']
 

@@ -15,9 +15,9 @@ from cal_mm.models.losses.distillation import TeacherDistillation
 from cal_mm.models.noise import isolated_rng
 from cal_mm.registry import HOOKS
 from cal_mm.structures import sample_key
+from cal_mm.wrapping import unwrap
 
 from ..short_training import clone_of, cross_entropies, train_clone, updates_per_epoch
-from .progress import unwrap
 from .subsets import loss_component
 
 __all__ = ['TeacherHook']

@@ -13,9 +13,9 @@ from torch import Tensor
 from cal_mm.datasets.valued_sampler import ValuedSampler
 from cal_mm.models.contribution.functional import CoalitionPlan, coalition_plan
 from cal_mm.registry import HOOKS
+from cal_mm.wrapping import unwrap
 
 from ..collect import collect_samples
-from .progress import unwrap
 
 __all__ = ['SampleValuationHook', 'extra_copies', 'sample_values']
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from cal_mm.models.contribution.ledger import Ledger
 from cal_mm.models.state import ForwardState
 from cal_mm.structures import TrainProgress
+from cal_mm.wrapping import unwrap
 
 __all__ = ['BoundStep']
 
@@ -39,7 +39,7 @@ class BoundStep:
         Raises:
             TypeError: the model does not say which parameters belong to which modality.
         """
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrap(model)
         if not hasattr(model, 'modality_parameters'):
             raise TypeError(
                 f'{type(self).__name__} needs a model with modality_parameters(), such as '
