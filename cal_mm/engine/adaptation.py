@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -109,16 +109,11 @@ class Adapter:
                 loss = self.loss(model.prediction_logits(**data).float())
                 grads = torch.autograd.grad(loss, params, allow_unused=True)
                 for p, grad in zip(params, grads, strict=True):
-                    p.grad = None if grad is None else _mean_over_ranks(grad)
+                    p.grad = grad
+                    if grad is not None:
+                        all_reduce(grad, 'mean')
                 optimizer.step()
                 optimizer.zero_grad()
-
-
-def _mean_over_ranks(grad: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(grad)
-        grad /= dist.get_world_size()
-    return grad
 
 
 @ADAPTERS.register_module()

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 __all__ = ['RunningUpdateMean', 'UpdateChange', 'UpdateMean']
@@ -49,8 +49,7 @@ class UpdateMean(nn.Module):
         values = values.detach().double()
         counts = torch.ones_like(values) if seen is None else seen.to(values)
         booked = torch.stack([(values * counts).sum(dim=0), counts.sum(dim=0)])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(booked)
+        all_reduce(booked)
         self.sums += booked
         return self.mean.clone() if bool(self.known) else None
 

@@ -7,7 +7,7 @@ Source: Zhang et al., "Multimodal Representation Learning by Alternating Unimoda
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_reduce
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 from torch.nn import functional as F
@@ -115,9 +115,7 @@ class AlternatingStep(SelfReducing):
     def _project(self, head: torch.nn.Linear, features: Tensor) -> None:
         """The very first step is not projected: nothing was learned before it."""
         mean = features.mean(dim=0)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(mean)
-            mean /= dist.get_world_size()
+        all_reduce(mean, 'mean')
         if self._projection is None:
             self._projection = torch.eye(len(mean), device=mean.device)
             return

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
@@ -56,11 +56,12 @@ class SelfReducing(BoundStep):
 
 def reduce_gradients(grads: Gradients) -> None:
     """Mean over the ranks, in one message; every rank has the same keys in the same order."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    world = get_world_size()
+    if world == 1:
         return
     flat = torch.cat([g.flatten() for g in grads.values()])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    all_reduce(flat)
+    flat /= world  # in place: a 'mean' would hold all gradients once more
     start = 0
     for p, g in grads.items():
         grads[p] = flat[start : start + g.numel()].view_as(g)

@@ -1,7 +1,7 @@
 """Sums and counts over the micro-batches and ranks of one update."""
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_reduce
 from torch import Tensor
 
 __all__ = ['Ledger']
@@ -35,8 +35,7 @@ class Ledger:
         if not names:
             return {}
         packed = torch.cat([torch.cat([self._sums[n], self._counts[n][None]]) for n in names])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(packed)
+        all_reduce(packed)
         means, start = {}, 0
         for name in names:
             size = self._sums[name].numel()

@@ -8,7 +8,7 @@ of Learning in Multi-modal Deep Neural Networks", ICML 2022 (arXiv 2202.05306).
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from cal_mm.registry import FEATURE_TRANSFORMS
@@ -88,8 +88,7 @@ class MMTM(FeatureTransform):
         names = sorted(self._booked)
         first = self._booked[names[0]]
         packed = torch.cat([*(self._booked[m] for m in names), first.new_tensor([self._count])])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(packed)
+        all_reduce(packed)
         self.updates += 1
         start = 0
         for m in names:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_gather, get_world_size
 from torch import Tensor, nn
 
 __all__ = ['SampleHistory', 'gather_rows', 'history_key']
@@ -21,18 +21,13 @@ def history_key(sample_id: str) -> int:
 
 def gather_rows(rows: Tensor) -> Tensor:
     """``rows`` [N, K] of every rank one after another, also where N differs; alone: ``rows``."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if get_world_size() == 1:
         return rows
-    world = dist.get_world_size()
-    count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(count) for _ in range(world)]
-    dist.all_gather(counts, count)
-    sizes = [int(c) for c in counts]
+    sizes = [int(c) for c in all_gather(torch.tensor([len(rows)], device=rows.device))]
     padded = rows.new_zeros(max(sizes), *rows.shape[1:])
     padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in range(world)]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    parts = zip(all_gather(padded), sizes, strict=True)
+    return torch.cat([part[:size] for part, size in parts])
 
 
 class SampleHistory(nn.Module):
@@ -63,7 +58,7 @@ class SampleHistory(nn.Module):
         """Add ``values`` [B, K] to the samples' sums, on all ranks; each rank calls it once."""
         keys = torch.tensor([history_key(i) for i in sample_ids], dtype=torch.int64)
         where, values = keys, values.detach().to(self.sums)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if get_world_size() > 1:
             where, values = gather_rows(keys.to(values.device)), gather_rows(values)
         rows = self._find(where.tolist(), new=True)  # may replace the table by a larger one
         self.sums.index_add_(0, rows, values)
