@@ -6,7 +6,7 @@ from typing import Any
 
 from .table import group_rows, render
 
-__all__ = ['comparison_table', 'standard_error']
+__all__ = ['check_same_data', 'comparison_table', 'standard_error']
 
 Condition = tuple[str | None, str]
 
@@ -32,9 +32,19 @@ def _means(results: Mapping[str, Any], metric: str) -> dict[Condition, float]:
     return found
 
 
-def _check(files: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
-    if len(files) < 2:
-        raise ValueError(f'a comparison needs at least two results files, got {len(files)}')
+def check_same_data(
+    files: Sequence[Mapping[str, Any]], labels: Sequence[str], refused: str
+) -> None:
+    """See that several models were tested on the same samples.
+
+    Args:
+        files: as ``load_results`` gives them.
+        labels: one name per file.
+        refused: what results of different data cannot do, such as ``be in one figure``.
+
+    Raises:
+        ValueError: labels that do not match the files, or files of different data or splits.
+    """
     if len(labels) != len(files):
         raise ValueError(f'{len(labels)} labels for {len(files)} results files')
     for key in ('digest', 'split'):
@@ -42,8 +52,8 @@ def _check(files: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
         if len(set(values)) > 1:
             listed = ', '.join(f'{n}: {v}' for n, v in zip(labels, values, strict=True))
             raise ValueError(
-                f'these results are not of the same data, so they cannot stand in one table: '
-                f'dataset {key} {listed}'
+                f'these results are not of the same data, so they cannot {refused}: dataset {key} '
+                f'{listed}'
             )
 
 
@@ -67,7 +77,9 @@ def comparison_table(
         ValueError: fewer than two files, labels that do not match, files of different data or
             splits, or none has the metric.
     """
-    _check(files, labels)
+    if len(files) < 2:
+        raise ValueError(f'a comparison needs at least two results files, got {len(files)}')
+    check_same_data(files, labels, 'stand in one table')
     columns = [_means(r, metric) for r in files]
     conditions = list(dict.fromkeys(c for column in columns for c in column))
     if not conditions:

@@ -9,10 +9,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cal_mm.evaluation.comparison import check_same_data
 from cal_mm.evaluation.results import load_results
 from cal_mm.evaluation.severity import Curve
 
-from .panels import check_same_data, common_curves, panel_grid, panel_title, strength_axis
+from .panels import common_curves, panel_grid, panel_title, strength_axis
 from .robustness import model_names
 from .style import _DASHES, _RC, save_figure, series_styles
 
@@ -39,7 +40,7 @@ def draw_contribution(
             corruption, or no W under noise of any scale.
     """
     labels = list(labels) if labels else model_names(files)
-    check_same_data(files, labels)
+    check_same_data(files, labels, 'be in one figure')
     kept = [i for i, f in enumerate(files) if any(row['contribution'] for row in f['rows'])]
     files, labels = [files[i] for i in kept], [labels[i] for i in kept]
     found = common_curves(files)

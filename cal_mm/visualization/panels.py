@@ -11,30 +11,12 @@ from cal_mm.evaluation.severity import Curve, curves_of
 
 from .style import new_figure
 
-__all__ = ['check_same_data', 'common_curves', 'panel_grid', 'panel_title', 'strength_axis']
+__all__ = ['common_curves', 'panel_grid', 'panel_title', 'strength_axis']
 
 _TITLE = 30  # characters on a line, and in small panels:
 _SMALL_TITLE = 24
 _MANY = 12  # panels from which on they are smaller
 _FULL_ROW = 4  # conditions without a scale from which on they get a row of their own
-
-
-def check_same_data(files: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
-    """See that models in one figure were tested on the same samples.
-
-    Raises:
-        ValueError: labels that do not match the files, or files of different data or splits.
-    """
-    if len(labels) != len(files):
-        raise ValueError(f'{len(labels)} labels for {len(files)} results files')
-    for key in ('digest', 'split'):
-        values = [f['dataset'].get(key) for f in files]
-        if len(set(values)) > 1:
-            listed = ', '.join(f'{n}: {v}' for n, v in zip(labels, values, strict=True))
-            raise ValueError(
-                f'these results are not of the same data, so they cannot be in one figure: dataset '
-                f'{key} {listed}'
-            )
 
 
 def common_curves(files: Sequence[Mapping[str, Any]]) -> list[dict[tuple, Curve]]:

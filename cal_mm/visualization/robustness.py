@@ -8,10 +8,11 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from cal_mm.evaluation.comparison import check_same_data
 from cal_mm.evaluation.results import load_results
 from cal_mm.evaluation.severity import Curve
 
-from .panels import check_same_data, common_curves, panel_grid, panel_title, strength_axis
+from .panels import common_curves, panel_grid, panel_title, strength_axis
 from .style import _RC, save_figure, series_styles
 
 __all__ = ['BANDS', 'draw_robustness', 'model_names', 'plot_robustness']
@@ -110,7 +111,7 @@ def draw_robustness(
     if band not in BANDS:
         raise ValueError(f'band must be one of {", ".join(BANDS)}, got {band!r}')
     labels = list(labels) if labels else model_names(files)
-    check_same_data(files, labels)
+    check_same_data(files, labels, 'be in one figure')
     found = [_File(f, c, metric, band) for f, c in zip(files, common_curves(files), strict=True)]
     every = {key: curve for f in found for key, curve in f.curves.items()}
     panels = [key for key, curve in every.items() if curve.axis is not None]

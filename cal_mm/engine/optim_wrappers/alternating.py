@@ -4,6 +4,7 @@ Source: Zhang et al., "Multimodal Representation Learning by Alternating Unimoda
 2024 (arXiv 2311.10707).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,24 +70,16 @@ class AlternatingStep(SelfReducing):
                 f'SharedHeadFusion; {type(fusion).__name__} has none'
             )
 
-    def update_params(
-        self,
-        loss: Tensor,
-        step_kwargs: dict | None = None,
-        zero_kwargs: dict | None = None,
-    ) -> None:
-        """Keep the batch; on the last of an update: a step per modality."""
-        self._check_bound()
+    def take_batch(self) -> None:
+        """Keep the batch's state."""
         self._states.append(self._model.record.take_state())
-        self._model.record.forget()
-        self._inner_count += 1
-        if not self.should_update():  # type: ignore[attr-defined]
-            return
+
+    def update(self, step: Callable[[], None]) -> None:
+        """A step per modality."""
         states, self._states = self._states, []
         for modality in self._model.modalities:
             self._gradients(modality, states)
-            self.step(**(step_kwargs or {}))  # type: ignore[attr-defined]
-            self.zero_grad(**(zero_kwargs or {}))  # type: ignore[attr-defined]
+            step()
         self._model.finish_update()
 
     def _gradients(self, modality: str, states: list[ForwardState]) -> None:

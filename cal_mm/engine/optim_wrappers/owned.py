@@ -1,6 +1,6 @@
 """Base of the methods that own the step: the gradient of each objective is kept apart."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,8 @@ Gradients = dict[nn.Parameter, Tensor]
 class SelfReducing(BoundStep):
     """Mixin of the wrappers that reduce their gradients over the ranks themselves.
 
-    The model keeps the losses and the state of a training batch for them.
+    The model keeps the losses and the state of a training batch for them: :meth:`take_batch` takes
+    what the method needs of a micro-batch, :meth:`update` makes one update of all that was taken.
     """
 
     _inner_count: int
@@ -40,6 +41,33 @@ class SelfReducing(BoundStep):
             else:
                 with quiet():
                     yield
+
+    def take_batch(self) -> None:
+        """Take a micro-batch out of the model's record."""
+        raise NotImplementedError(f'{type(self).__name__} must implement take_batch')
+
+    def update(self, step: Callable[[], None]) -> None:
+        """One update: write complete ``p.grad``, and call ``step`` as often as the method steps."""
+        raise NotImplementedError(f'{type(self).__name__} must implement update')
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict | None = None,
+        zero_kwargs: dict | None = None,
+    ) -> None:
+        """One micro-batch; on the last of an update, the update."""
+
+        def step() -> None:
+            self.step(**(step_kwargs or {}))  # type: ignore[attr-defined]
+            self.zero_grad(**(zero_kwargs or {}))  # type: ignore[attr-defined]
+
+        self._check_bound()
+        self.take_batch()
+        self._model.record.forget()
+        self._inner_count += 1
+        if self.should_update():  # type: ignore[attr-defined]
+            self.update(step)
 
     def _scaled(self, total: Tensor) -> Tensor:
         """``total`` times the loss scale of mixed precision, where there is one."""
@@ -96,14 +124,8 @@ class OwnedStep(SelfReducing):
         """Write ``p.grad`` of every parameter from the complete gradients of each group."""
         raise NotImplementedError(f'{type(self).__name__} must implement combine')
 
-    def update_params(
-        self,
-        loss: Tensor,
-        step_kwargs: dict | None = None,
-        zero_kwargs: dict | None = None,
-    ) -> None:
-        """One micro-batch; on the last of an update: reduce, combine, step."""
-        self._check_bound()
+    def take_batch(self) -> None:
+        """Differentiate every group of losses and add the gradients to those of the update."""
         objectives = self._model.record.take_objectives()
         groups = self.groups(list(objectives))
         named = {name for names in groups.values() for name in names}
@@ -114,16 +136,15 @@ class OwnedStep(SelfReducing):
         for i, (group, losses) in enumerate(present.items()):
             total = self.scale_loss(torch.stack([v.sum() for v in losses]).sum())  # type: ignore[attr-defined]
             self._accumulate(group, total, last=i == len(present) - 1)
-        self._model.record.forget()
-        self._inner_count += 1
-        if self.should_update():  # type: ignore[attr-defined]
-            for grads in self._kept.values():
-                reduce_gradients(grads)
-            self._model.finish_update()
-            self.combine(self._kept)
-            self._kept = {}
-            self.step(**(step_kwargs or {}))  # type: ignore[attr-defined]
-            self.zero_grad(**(zero_kwargs or {}))  # type: ignore[attr-defined]
+
+    def update(self, step: Callable[[], None]) -> None:
+        """Reduce, combine, step."""
+        for grads in self._kept.values():
+            reduce_gradients(grads)
+        self._model.finish_update()
+        self.combine(self._kept)
+        self._kept = {}
+        step()
 
     def _accumulate(self, group: str, total: Tensor, last: bool) -> None:
         params = [p for p in self._model.parameters() if p.requires_grad]
