@@ -9,18 +9,16 @@ trace on train. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.dataset import pseudo_collate
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from cal_mm import cli, compat
 from cal_mm.config import ConfigError, load_config
+from cal_mm.engine.collect import collect, plain_loader
 from cal_mm.evaluation import load_weights
 from cal_mm.evaluation.analysis import (
-    collect_outputs,
     error_cosines,
     fisher_traces,
     gradient_facts,
@@ -28,6 +26,7 @@ from cal_mm.evaluation.analysis import (
     shapley_report,
 )
 from cal_mm.files import write_atomically
+from cal_mm.models.contribution.functional import coalition_plan
 from cal_mm.registry import DATASETS, MODELS
 
 PARTS = ('probes', 'shapley', 'gradients', 'fisher')
@@ -64,13 +63,12 @@ def _dataset(cfg: Any, split: str, pipeline_of: str) -> Any:
     return DATASETS.build(dataset)
 
 
-def _batches(dataset: Any, size: int, limit: int | None = None) -> Iterator[dict]:
+def _batches(dataset: Any, size: int, limit: int | None = None) -> DataLoader:
     """Collated batches of the first ``limit`` samples of a fixed shuffle."""
     import numpy as np
 
     order = np.random.default_rng(0).permutation(len(dataset))[:limit]
-    chosen = Subset(dataset, [int(i) for i in np.sort(order)])
-    return iter(DataLoader(chosen, batch_size=size, collate_fn=pseudo_collate))
+    return plain_loader(dataset, size, [int(i) for i in np.sort(order)])
 
 
 def analyse(args: argparse.Namespace) -> dict[str, Any]:
@@ -85,16 +83,19 @@ def analyse(args: argparse.Namespace) -> dict[str, Any]:
         config=args.config, checkpoint=args.checkpoint, split=args.split, num_samples=len(test)
     )
     if {'probes', 'shapley'} & set(args.parts):
-        tested = collect_outputs(model, _batches(test, size))
+        plan = coalition_plan(len(model.modalities))
+        tested = collect(model, _batches(test, size), masks=plan.masks, device='cpu')
     if 'probes' in args.parts:
-        fitted = collect_outputs(model, _batches(train, size, args.samples))
+        fitted = collect(model, _batches(train, size, args.samples), device='cpu')
         found['probes'] = {
             m: linear_probe(fitted.features[m], fitted.labels, tested.features[m], tested.labels)
             for m in model.modalities
         }
     if 'shapley' in args.parts:
         prior = model.class_log_prior.cpu()
-        found['shapley'] = shapley_report(tested.coalitions, tested.labels, prior, model.modalities)
+        found['shapley'] = shapley_report(
+            tested.by_coalition, tested.labels, prior, model.modalities
+        )
         if tested.unimodal and len(model.modalities) > 1:
             found['error_cosines'] = error_cosines(tested.unimodal, tested.labels)
     if 'gradients' in args.parts:

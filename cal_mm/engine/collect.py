@@ -51,6 +51,17 @@ class Collected:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def by_coalition(self) -> Tensor:
+        """Fused logits of the coalitions [S, N, C], in the plan's layout.
+
+        Raises:
+            ValueError: no coalitions were asked for.
+        """
+        if self.coalitions is None:
+            raise ValueError('coalitions were not collected: give collect their masks')
+        return self.coalitions.transpose(0, 1).contiguous()
+
     def mapped(self, change: Any) -> 'Collected':
         """``change(rows)`` of every table."""
         return Collected(
@@ -86,7 +97,11 @@ def prepared_batches(model: Any, loader: Any) -> Iterator[dict[str, Any]]:
 
 @torch.no_grad()
 def collect(
-    model: Any, loader: Any, max_samples: int | None = None, masks: Tensor | None = None
+    model: Any,
+    loader: Any,
+    max_samples: int | None = None,
+    masks: Tensor | None = None,
+    device: str | torch.device | None = None,
 ) -> Collected:
     """This rank's samples of ``loader``; every module keeps its own mode.
 
@@ -95,6 +110,7 @@ def collect(
         loader: gives collated batches.
         max_samples: stop after the batch that reaches it; None: all.
         masks: bool [S, M], coalitions whose fused logits are wanted.
+        device: where the tables go, batch by batch; None: they stay where the model is.
 
     Raises:
         ValueError: the loader gives no batch.
@@ -103,7 +119,8 @@ def collect(
     count = 0
     with evaluating(model):
         for data in prepared_batches(model, loader):
-            parts.append(_of_batch(model, model.state(**data), masks))
+            part = _of_batch(model, model.state(**data), masks)
+            parts.append(part if device is None else part.mapped(lambda rows: rows.to(device)))
             count += len(parts[-1])
             if max_samples is not None and count >= max_samples:
                 break

@@ -1,21 +1,53 @@
-"""Short trainings of copies of a model: teachers, and measurements of how a head generalises."""
+"""Short trainings of copies of a model: teachers, pilots, and measurements of how a head
+generalises.
+"""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import get_world_size
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
 
 from cal_mm.datasets import set_dataset_epoch
 from cal_mm.models.bookkeeping import StepRecord
 from cal_mm.models.losses.components import masked_mean
 from cal_mm.models.state import ForwardState
 
-from .sources.pilot import preserved_rng, shuffled_batches, update_size
+__all__ = [
+    'clone_of',
+    'cross_entropies',
+    'preserved_rng',
+    'shuffled_batches',
+    'step_of_run',
+    'train_clone',
+    'update_size',
+    'updates_per_epoch',
+]
 
-__all__ = ['clone_of', 'cross_entropies', 'train_clone', 'updates_per_epoch']
+
+@contextmanager
+def preserved_rng(seed: int) -> Iterator[None]:
+    """Seed every global generator inside and restore all of them after."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  (mmengine seeds this one)
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
 
 
 def clone_of(model: Any) -> Any:
@@ -31,10 +63,67 @@ def clone_of(model: Any) -> Any:
     return clone
 
 
+def update_size(runner: Any, loader: Any) -> int:
+    """Samples of one parameter update, over micro-batches and ranks."""
+    every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    return (loader.batch_size or 32) * every * get_world_size()
+
+
+def shuffled_batches(dataset: Any, index: Tensor, updates: int, size: int) -> Iterator[Any]:
+    """``updates`` shuffled batches of the samples in ``index``, epoch after epoch."""
+    done, epoch = 0, 0
+    while done < updates:
+        set_dataset_epoch(dataset, epoch)
+        subset = Subset(dataset, index.tolist())
+        loader = DataLoader(
+            subset,
+            batch_size=min(size, len(subset)),
+            shuffle=True,
+            drop_last=True,
+            collate_fn=pseudo_collate,
+        )
+        for data in loader:
+            yield data
+            done += 1
+            if done == updates:
+                break
+        epoch += 1
+    set_dataset_epoch(dataset, 0)
+
+
 def updates_per_epoch(runner: Any) -> int:
     """Parameter updates of an epoch of the run."""
     every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     return max(1, -(-len(runner.train_dataloader) // every))
+
+
+def step_of_run(
+    runner: Any, groups: Sequence[list[nn.Parameter]], rate: float | None = None
+) -> Callable[[Tensor], None]:
+    """A new optimiser as the run's config has it; the returned function steps along a loss.
+
+    Args:
+        runner: its config's optimiser and clipping are used.
+        groups: parameters that learn; each group's gradient is clipped on its own.
+        rate: learning rate; None: the config's.
+    """
+    cfg = copy.deepcopy(runner.cfg.optim_wrapper)
+    params = [p for group in groups for p in group]
+    optimizer = OPTIMIZERS.build(cfg.optimizer, default_args=dict(params=params))
+    if rate is not None:
+        for group in optimizer.param_groups:
+            group['lr'] = rate
+    clip = {k: v for k, v in (cfg.get('clip_grad') or {}).items() if k != 'type'}
+
+    def step(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        for group in groups:
+            if clip.get('max_norm'):
+                nn.utils.clip_grad_norm_(group, **clip)
+        optimizer.step()
+
+    return step
 
 
 def cross_entropies(
@@ -69,13 +158,7 @@ def train_clone(
         updates: parameter updates.
         key: seed of order and dropout; the global generators are restored.
     """
-    wrapper = copy.deepcopy(runner.cfg.optim_wrapper)
-    params = [p for group in groups for p in group]
-    optimizer = OPTIMIZERS.build(wrapper.optimizer, default_args=dict(params=params))
-    rate = runner.optim_wrapper.optimizer.param_groups[0]['lr']
-    for group in optimizer.param_groups:
-        group['lr'] = rate
-    clip = {k: v for k, v in (wrapper.get('clip_grad') or {}).items() if k != 'type'}
+    step = step_of_run(runner, groups, runner.optim_wrapper.optimizer.param_groups[0]['lr'])
     dataset = runner.train_dataloader.dataset
     clone.train()
     with preserved_rng(key):
@@ -84,13 +167,7 @@ def train_clone(
         ):
             data = clone.data_preprocessor(data, training=True)
             clone.forward_count += 1  # fresh noise
-            loss = objective(clone.state(**data, training=True))
-            optimizer.zero_grad()
-            loss.backward()
-            for group in groups:
-                if clip.get('max_norm'):
-                    nn.utils.clip_grad_norm_(group, **clip)
-            optimizer.step()
+            step(objective(clone.state(**data, training=True)))
     set_dataset_epoch(dataset, runner.epoch)
     for p in clone.parameters():
         p.grad = None

@@ -4,7 +4,6 @@ Everything works on any checkpoint of a ``MultiModalClassifier``; nothing change
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,6 @@ from cal_mm.models.contribution.functional import coalition_plan
 from cal_mm.models.modes import evaluating
 
 __all__ = [
-    'Outputs',
-    'collect_outputs',
     'error_cosines',
     'fisher_traces',
     'gradient_facts',
@@ -27,52 +24,6 @@ __all__ = [
 
 #: inverse regularisation strengths that a probe chooses from
 PROBE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a model says of N samples.
-
-    Attributes:
-        features: encoder outputs [N, H_m] by modality, float32.
-        unimodal: u_m [N, C] by modality; empty where the model has no unimodal logits.
-        coalitions: fused logits [S, N, C] of the coalition plan's subsets.
-        labels: int64 [N].
-        groups: N names.
-    """
-
-    features: dict[str, Tensor]
-    unimodal: dict[str, Tensor]
-    coalitions: Tensor
-    labels: Tensor
-    groups: list[str]
-
-
-@torch.no_grad()
-def collect_outputs(model: Any, batches: Iterable[dict]) -> Outputs:
-    """Run the model over collated batches, in evaluation mode."""
-    plan = coalition_plan(len(model.modalities))
-    masks = plan.masks.to(next(model.parameters()).device)
-    features: dict[str, list[Tensor]] = {m: [] for m in model.modalities}
-    unimodal: dict[str, list[Tensor]] = {m: [] for m in model.modalities}
-    coalitions, labels, groups = [], [], []
-    with evaluating(model):
-        for batch in batches:
-            state = model.state(**model.data_preprocessor(batch, False))
-            for m in model.modalities:
-                features[m].append(state.features[m].float().cpu())
-                if state.head is not None:
-                    unimodal[m].append(state.mean_unimodal_logits(m).float().cpu())
-            coalitions.append(state.coalition_logits(masks).float().cpu())
-            labels.append(state.known_labels.cpu())
-            groups += [str(s.metainfo.get('group', '')) for s in batch['data_samples']]
-    return Outputs(
-        {m: torch.cat(v) for m, v in features.items()},
-        {m: torch.cat(v) for m, v in unimodal.items() if v},
-        torch.cat(coalitions, dim=1),
-        torch.cat(labels),
-        groups,
-    )
 
 
 def linear_probe(

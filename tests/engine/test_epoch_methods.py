@@ -77,8 +77,14 @@ def test_collect_is_the_model_on_every_sample():
         assert torch.allclose(seen.unimodal['a'][i], state.unimodal_logits('a')[0], atol=1e-6)
         assert torch.allclose(seen.coalitions[i], state.coalition_logits(masks)[:, 0], atol=1e-6)
         assert int(seen.labels[i]) == int(row['data_samples'].gt_label)
+    assert torch.equal(seen.by_coalition[1], seen.coalitions[:, 1])
     assert seen.present[3].tolist() == [True, False, True]
     assert len(collect(model, plain_loader(Data(rows), 4), max_samples=5)) == 8
+    elsewhere = collect(model, plain_loader(Data(rows), 4), device='meta')
+    assert elsewhere.logits.is_meta
+    assert elsewhere.features['a'].is_meta
+    with pytest.raises(ValueError, match='masks'):
+        _ = elsewhere.by_coalition
     with pytest.raises(ValueError, match='no batch'):
         collect(model, [])
 

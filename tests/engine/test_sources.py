@@ -6,8 +6,8 @@ import torch
 from builders import CAL, build
 from torch.nn import functional as F
 
+from cal_mm.engine.short_training import preserved_rng
 from cal_mm.engine.sources.estimate import _Calibrated, estimate_from_predictions, make_folds
-from cal_mm.engine.sources.pilot import preserved_rng
 from cal_mm.engine.sources.ridge import fit_ridge
 from cal_mm.models.contribution.functional import coalition_plan
 from cal_mm.registry import CONTRIBUTION_SOURCES

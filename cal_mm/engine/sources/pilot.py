@@ -1,43 +1,22 @@
 """Contribution from small pilot trainings on folds: for encoders that learn from scratch."""
 
 import copy
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import get_world_size
-from mmengine.registry import OPTIMIZERS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from cal_mm.datasets import set_dataset_epoch
 from cal_mm.models.contribution.functional import CoalitionPlan
 from cal_mm.registry import CONTRIBUTION_SOURCES, MODELS
 from cal_mm.structures import sample_key
 
+from ..collect import collect
+from ..short_training import preserved_rng, shuffled_batches, step_of_run, update_size
 from .estimate import CrossFittedSource
 
-__all__ = ['PilotSource', 'preserved_rng', 'shuffled_batches', 'update_size']
-
-
-@contextmanager
-def preserved_rng(seed: int) -> Iterator[None]:
-    """Seed every global generator inside and restore all of them after."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  (mmengine seeds this one)
-    with torch.random.fork_rng(devices=devices):
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+__all__ = ['PilotSource']
 
 
 @CONTRIBUTION_SOURCES.register_module()
@@ -114,66 +93,26 @@ class PilotSource(CrossFittedSource):
         pilot.class_log_prior.copy_(model.class_log_prior.cpu())
         return pilot.to(next(model.parameters()).device)
 
+    @staticmethod
     def _train(
-        self, pilot: Any, runner: Any, dataset: Any, index: Tensor, updates: int, size: int
+        pilot: Any, runner: Any, dataset: Any, index: Tensor, updates: int, size: int
     ) -> None:
-        cfg = copy.deepcopy(runner.cfg.optim_wrapper)
         params = [p for p in pilot.parameters() if p.requires_grad]
-        optimizer = OPTIMIZERS.build(cfg.optimizer, default_args=dict(params=params))
-        clip = {k: v for k, v in (cfg.get('clip_grad') or {}).items() if k != 'type'}
+        step = step_of_run(runner, [params])
         pilot.train()
         for data in shuffled_batches(dataset, index, updates, size):
             data = pilot.data_preprocessor(data, training=True)
             total, _ = pilot.parse_losses(pilot(**data, mode='loss'))
-            optimizer.zero_grad()
-            total.backward()
-            if clip.get('max_norm'):
-                nn.utils.clip_grad_norm_(params, **clip)
-            optimizer.step()
+            step(total)
 
     @staticmethod
-    @torch.no_grad()
     def _held_out(
         pilot: Any, dataset: Any, index: Tensor, plan: CoalitionPlan, size: int
     ) -> tuple[Tensor, Tensor]:
-        pilot.eval()
-        masks = plan.masks.to(next(pilot.parameters()).device)
-        coalitions, unimodal = [], []
+        # no generator of its own: what it draws is part of what later folds are seeded with
         loader = DataLoader(
             Subset(dataset, index.tolist()), batch_size=max(size, 64), collate_fn=pseudo_collate
         )
-        for data in loader:
-            data = pilot.data_preprocessor(data, training=False)
-            state = pilot.state(**data)
-            coalitions.append(state.coalition_logits(masks).float().cpu())
-            heads = [state.mean_unimodal_logits(m) for m in pilot.modalities]
-            unimodal.append(torch.stack(heads).float().cpu())
-        return torch.cat(coalitions, dim=1), torch.cat(unimodal, dim=1)
-
-
-def update_size(runner: Any, loader: Any) -> int:
-    """Samples of one parameter update, over micro-batches and ranks."""
-    every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-    return (loader.batch_size or 32) * every * get_world_size()
-
-
-def shuffled_batches(dataset: Any, index: Tensor, updates: int, size: int) -> Iterator[Any]:
-    """``updates`` shuffled batches of the samples in ``index``, epoch after epoch."""
-    done, epoch = 0, 0
-    while done < updates:
-        set_dataset_epoch(dataset, epoch)
-        subset = Subset(dataset, index.tolist())
-        loader = DataLoader(
-            subset,
-            batch_size=min(size, len(subset)),
-            shuffle=True,
-            drop_last=True,
-            collate_fn=pseudo_collate,
-        )
-        for data in loader:
-            yield data
-            done += 1
-            if done == updates:
-                break
-        epoch += 1
-    set_dataset_epoch(dataset, 0)
+        seen = collect(pilot, loader, masks=plan.masks, device='cpu')
+        unimodal = torch.stack([seen.unimodal[m] for m in pilot.modalities])
+        return seen.by_coalition, unimodal

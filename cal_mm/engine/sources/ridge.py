@@ -13,8 +13,8 @@ from cal_mm.registry import CONTRIBUTION_SOURCES
 from cal_mm.structures import sample_key
 
 from ..collect import plain_loader, prepared_batches
+from ..short_training import preserved_rng
 from .estimate import CrossFittedSource
-from .pilot import preserved_rng
 
 __all__ = ['RidgeSource', 'fit_ridge']
 
