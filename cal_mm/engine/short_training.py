@@ -1,10 +1,10 @@
-"""Short trainings of copies of a model: teachers, and measurements of how a head generalises."""
+"""Trainings of copies of a model: teachers, and measurements of how a head generalises."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmengine.registry import OPTIMIZERS
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,8 +57,9 @@ def train_clone(
     indices: Tensor,
     updates: int,
     key: int,
+    scheduled: bool = False,
 ) -> None:
-    """Train ``clone`` with the run's optimiser at its present rate; nothing else is changed.
+    """Train ``clone`` with the run's optimiser; nothing else is changed.
 
     Args:
         runner: its config, its training data and its rate are used.
@@ -68,13 +69,17 @@ def train_clone(
         indices: int64 [N], the training samples.
         updates: parameter updates.
         key: seed of order and dropout; the global generators are restored.
+        scheduled: the rate goes through the run's schedule from its start; otherwise it stays what
+            the run's is at present.
     """
     wrapper = copy.deepcopy(runner.cfg.optim_wrapper)
     params = [p for group in groups for p in group]
     optimizer = OPTIMIZERS.build(wrapper.optimizer, default_args=dict(params=params))
-    rate = runner.optim_wrapper.optimizer.param_groups[0]['lr']
-    for group in optimizer.param_groups:
-        group['lr'] = rate
+    schedule = _Schedule(runner, optimizer) if scheduled else None
+    if schedule is None:
+        rate = runner.optim_wrapper.optimizer.param_groups[0]['lr']
+        for group in optimizer.param_groups:
+            group['lr'] = rate
     clip = {k: v for k, v in (wrapper.get('clip_grad') or {}).items() if k != 'type'}
     dataset = runner.train_dataloader.dataset
     clone.train()
@@ -91,6 +96,39 @@ def train_clone(
                 if clip.get('max_norm'):
                     nn.utils.clip_grad_norm_(group, **clip)
             optimizer.step()
+            if schedule is not None:
+                schedule.step()
     set_dataset_epoch(dataset, runner.epoch)
     for p in clone.parameters():
         p.grad = None
+
+
+class _Schedule:
+    """The run's schedulers on another optimiser, stepped once per update.
+
+    Those that wait for a validation figure are left out: a copy is not validated.
+    """
+
+    def __init__(self, runner: Any, optimizer: Any) -> None:
+        given: Any = copy.deepcopy(runner.cfg.get('param_scheduler') or [])
+        self.per_epoch = updates_per_epoch(runner)
+        self.micro_batches = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        self.updates = 0
+        self.schedulers = []
+        for cfg in [given] if isinstance(given, Mapping) else given:
+            if 'OnPlateau' in str(cfg.type):
+                continue
+            by_epoch = cfg.get('by_epoch', True)
+            cfg.setdefault('end', runner.max_epochs if by_epoch else runner.max_iters)
+            defaults = dict(optimizer=optimizer, epoch_length=len(runner.train_dataloader))
+            self.schedulers.append(PARAM_SCHEDULERS.build(cfg, default_args=defaults))
+
+    def step(self) -> None:
+        """After an update."""
+        self.updates += 1
+        for scheduler in self.schedulers:
+            if not scheduler.by_epoch:  # mmengine counts micro-batches
+                for _ in range(self.micro_batches):
+                    scheduler.step()
+            elif self.updates % self.per_epoch == 0:
+                scheduler.step()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cal_mm.models.losses.blended import BlendedCrossEntropy, blending_weights
 from cal_mm.registry import HOOKS
-from cal_mm.structures import sample_key
+from cal_mm.structures import epochs_of, sample_key
 
 from ..collect import collect, plain_loader
 from ..short_training import clone_of, cross_entropies, train_clone, updates_per_epoch
@@ -111,10 +111,3 @@ def _by_modality(clone: Any) -> list[list[Any]]:
         rest = [p for p in clone.fusion.parameters() if p.requires_grad]
         return [*owned.values(), rest]
     return [[*params, *clone.heads[m].parameters()] for m, params in owned.items()]
-
-
-def epochs_of(interval: int | float, max_epochs: int) -> int:
-    """An interval in epochs: as it is, or a share in (0, 1) of the run, at least 1."""
-    if isinstance(interval, float) and interval < 1:
-        return max(1, round(interval * max_epochs))
-    return int(interval)

@@ -8,9 +8,9 @@ from mmengine.hooks import Hook
 from cal_mm.models.fusions.boosted import BoostedFusion
 from cal_mm.models.losses.boosting import true_class_score
 from cal_mm.registry import HOOKS
+from cal_mm.structures import epochs_of
 
 from ..collect import collect_samples
-from .g_blending import epochs_of
 from .progress import unwrap
 
 __all__ = ['GrowthHook']

@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from cal_mm.registry import HOOKS
+from cal_mm.structures import epochs_of
 
 from ..collect import Collected, collect_samples
-from .g_blending import epochs_of
 from .progress import unwrap
 
 __all__ = ['ReLearningHook', 'cluster_purity', 'purity_of_labels', 'relearning_weights']

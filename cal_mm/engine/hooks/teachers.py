@@ -41,17 +41,22 @@ class TeacherHook(Hook):
     """Before training: a teacher per modality for ``TeacherDistillation``.
 
     A teacher has the student's encoder and bottleneck. Without a checkpoint it starts where the
-    student starts and learns CE(u_m) alone, with a linear head of its own, for ``epochs`` epochs
-    (all modalities in one copy of the model, which share no parameter). Rank 0 trains. The
-    teachers are in every checkpoint of the run under ``umt_teachers``, not in the model's state.
+    student starts and learns CE(u_m) alone, with a linear head of its own (all modalities in one
+    copy of the model, which share no parameter), as long and at the same rates as the run, unless
+    ``epochs`` says otherwise. Rank 0 trains. The teachers are in every checkpoint of the run under
+    ``umt_teachers``, not in the model's state.
 
     Args:
-        epochs: budget of the training on the spot, in epochs of the run, > 0.
+        epochs: budget of the training on the spot, in epochs of the run, > 0, at the rate with
+            which the run starts; None: all of the run's, with its schedule of rates (but for
+            schedulers that follow a validation figure).
         checkpoints: {modality: file} of unimodal runs with the same encoder and bottleneck.
     """
 
-    def __init__(self, epochs: float = 5.0, checkpoints: Mapping[str, str] | None = None) -> None:
-        if epochs <= 0:
+    def __init__(
+        self, epochs: float | None = None, checkpoints: Mapping[str, str] | None = None
+    ) -> None:
+        if epochs is not None and epochs <= 0:
             raise ValueError(f'TeacherHook: epochs must be positive, got {epochs}')
         self.epochs, self.checkpoints = epochs, dict(checkpoints or {})
         self._restored: dict[str, dict[str, Tensor]] | None = None
@@ -88,7 +93,8 @@ class TeacherHook(Hook):
         return found
 
     def _train(self, runner: Any, clone: Any) -> None:
-        updates = max(1, round(self.epochs * updates_per_epoch(runner)))
+        epochs = runner.max_epochs if self.epochs is None else self.epochs
+        updates = max(1, round(epochs * updates_per_epoch(runner)))
         runner.logger.info(f'UMT: training unimodal teachers for {updates} updates')
         device = clone.class_log_prior.device
         with isolated_rng('umt heads', runner.seed):
@@ -107,6 +113,7 @@ class TeacherHook(Hook):
             torch.arange(len(runner.train_dataloader.dataset)),
             updates,
             sample_key('umt', runner.seed),
+            scheduled=self.epochs is None,
         )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
