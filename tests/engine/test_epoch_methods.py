@@ -19,7 +19,7 @@ from cal_mm.engine.hooks.relearning import (
     purity_of_labels,
     relearning_weights,
 )
-from cal_mm.engine.hooks.subsets import held_out, loss_component
+from cal_mm.engine.hooks.subsets import held_out, loss_component, some_of
 from cal_mm.engine.short_training import clone_of, train_clone
 from cal_mm.models.losses import BlendedCrossEntropy
 from cal_mm.models.losses.blended import blending_weights
@@ -96,6 +96,18 @@ def test_held_out_groups_never_change_sides():
     assert all(held_out(few, 0.25, 'x'))
     with pytest.raises(ValueError, match='share'):
         held_out(few, 1.0, 'x')
+
+
+def test_some_samples_are_of_all_classes_and_always_the_same():
+    """Of indices sorted by class, where the first ones are of one class."""
+    chosen = some_of(list(range(0, 3000, 3)), 100, 'x')
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == 100
+    assert set(chosen) <= set(range(0, 3000, 3))
+    assert all(np.histogram(chosen, bins=5, range=(0, 3000))[0] > 8)
+    assert chosen == some_of(list(range(0, 3000, 3)), 100, 'x')
+    assert chosen != some_of(list(range(0, 3000, 3)), 100, 'y')
+    assert some_of([5, 7], 2, 'x') == [5, 7]
 
 
 # ---- G-Blending ----
