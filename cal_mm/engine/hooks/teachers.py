@@ -20,7 +20,7 @@ from ..short_training import clone_of, cross_entropies, train_clone, updates_per
 from .progress import unwrap
 from .subsets import loss_component
 
-__all__ = ['TeacherHook']
+__all__ = ['TeacherHook', 'teachers_like']
 
 STORED = 'umt_teachers'
 
@@ -34,6 +34,11 @@ class _Teacher(nn.Module):
         frozen = getattr(encoder, 'frozen', False)
         self.encoder = None if frozen else copy.deepcopy(encoder)
         self.bottleneck = copy.deepcopy(model.bottlenecks[modality])
+
+
+def teachers_like(model: Any) -> dict[str, nn.Module]:
+    """A teacher per modality with the model's present encoders and bottlenecks, in copies."""
+    return {m: _Teacher(model, m) for m in model.modalities}
 
 
 @HOOKS.register_module()
@@ -73,21 +78,21 @@ class TeacherHook(Hook):
             )
         if self._restored is None:
             self._restored = self._make(runner, model)
-        teachers = {m: _Teacher(model, m) for m in model.modalities}
+        teachers = teachers_like(model)
         device = model.class_log_prior.device
         for m, teacher in teachers.items():
             teacher.load_state_dict(self._restored[m])
             teacher.to(device)
             for value in teacher.state_dict().values():
                 broadcast(value, src=0)
-        loss.set_teachers(dict(teachers))
+        loss.set_teachers(teachers)
 
     def _make(self, runner: Any, model: Any) -> dict[str, dict[str, Tensor]]:
         clone = clone_of(model)
         missing = [m for m in model.modalities if m not in self.checkpoints]
         if missing and is_main_process():
             self._train(runner, clone)
-        found = {m: _Teacher(clone, m).state_dict() for m in model.modalities}
+        found = {m: teacher.state_dict() for m, teacher in teachers_like(clone).items()}
         for m, path in self.checkpoints.items():
             found[m] = _from_checkpoint(path, m, found[m])
         return found
