@@ -115,6 +115,7 @@ class _Schedule:
         self.micro_batches = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         self.updates = 0
         self.schedulers = []
+        cfg: Any
         for cfg in [given] if isinstance(given, Mapping) else given:
             if 'OnPlateau' in str(cfg.type):
                 continue
