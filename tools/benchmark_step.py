@@ -34,8 +34,11 @@ import cal_mm.datasets
 import cal_mm.engine
 import cal_mm.models  # noqa: F401  (registers everything)
 from cal_mm import cli
+from cal_mm.engine.hooks.teachers import teachers_like
 from cal_mm.engine.optim_wrappers import amp_variant
 from cal_mm.models.contribution import ContributionEstimate
+from cal_mm.models.losses.distillation import TeacherDistillation
+from cal_mm.models.losses.prototypes import PrototypeRebalance
 from cal_mm.registry import MODELS, OPTIM_WRAPPERS
 from cal_mm.structures import MultiModalDataSample, TrainProgress
 
@@ -182,10 +185,22 @@ def build_model(setup: Setup, method: str, args: argparse.Namespace) -> tuple[An
     if tracker is not None and not tracker.online:
         values = torch.tensor([0.5, 0.1]), torch.tensor([0.8, 0.4]), torch.tensor([0.7, 0.3])
         tracker.set_estimate(ContributionEstimate(*values, torch.zeros(2)))
+    _stand_in_for_hooks(model)
     if args.compile:
         for encoder in model.encoders.values():
             encoder.compile()
     return model.train(), cfg
+
+
+def _stand_in_for_hooks(model: Any) -> None:
+    """What hooks measure or train before an epoch, so that a step costs what it does in a run."""
+    for loss in model.losses:
+        if isinstance(loss, TeacherDistillation):
+            loss.set_teachers(teachers_like(model))
+        if isinstance(loss, PrototypeRebalance):
+            for m in model.modalities:
+                shape = loss.get_buffer(f'prototypes_of_{m}').shape
+                loss.set_prototypes(m, torch.randn(shape), torch.ones(shape[0], dtype=torch.bool))
 
 
 def make_optimizer(model: Any, args: argparse.Namespace) -> torch.optim.Optimizer:
@@ -212,13 +227,15 @@ Step = Callable[[int, dict], Any]
 
 
 def method_step(setup: Setup, method: str, args: argparse.Namespace) -> Step:
-    """A step as the training loop calls it, half way through the run: warm-ups are over."""
+    """A step as the training loop calls it, two fifths through the run: warm-ups are over, and what
+    ends half way (OGM's modulation) has not ended.
+    """
     model, cfg = build_model(setup, method, args)
     wrapper = make_wrapper(model, cfg, args)
     wrapper.initialize_count_status(model, 0, 10**6)
 
     def step(number: int, batch: dict) -> None:
-        model.progress = TrainProgress(1, 2, 500_000 + number, 10**6)
+        model.progress = TrainProgress(4, 10, 400_000 + number, 10**6)
         model.train_step(batch, wrapper)
 
     return step

@@ -37,7 +37,8 @@ every one of them. A config: `<method>/<dataset>_<encoders>_<fusion>_<method>.py
 *Split*: whether an update is the same however its batch is split over micro-batches and ranks.
 *Cost*: time of a training step over that of plain joint training, two ResNet-18, batch 8, side by
 side in one run of `tools/benchmark_step.py` (processor time where the machine was busy); it
-leaves out what a method does once per epoch or before training.
+leaves out what a method does once per epoch or before training (teachers, prototypes, short
+trainings), and is that of one modality's turn for ReconBoost, of one block each for AUG.
 
 | method | name | acts on | modalities | split | cost |
 |---|---|---|---|---|---|

@@ -1,6 +1,4 @@
-"""Short trainings of copies of a model: teachers, pilots, and measurements of how a head
-generalises.
-"""
+"""Trainings of copies of a model: teachers, pilots, and measurements of how a head generalises."""
 
 import copy
 import random
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_world_size
-from mmengine.registry import OPTIMIZERS
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
@@ -98,7 +96,10 @@ def updates_per_epoch(runner: Any) -> int:
 
 
 def step_of_run(
-    runner: Any, groups: Sequence[list[nn.Parameter]], rate: float | None = None
+    runner: Any,
+    groups: Sequence[list[nn.Parameter]],
+    rate: float | None = None,
+    scheduled: bool = False,
 ) -> Callable[[Tensor], None]:
     """A new optimiser as the run's config has it; the returned function steps along a loss.
 
@@ -106,6 +107,7 @@ def step_of_run(
         runner: its config's optimiser and clipping are used.
         groups: parameters that learn; each group's gradient is clipped on its own.
         rate: learning rate; None: the config's.
+        scheduled: the rate goes through the run's schedule from its start.
     """
     cfg = copy.deepcopy(runner.cfg.optim_wrapper)
     params = [p for group in groups for p in group]
@@ -113,6 +115,7 @@ def step_of_run(
     if rate is not None:
         for group in optimizer.param_groups:
             group['lr'] = rate
+    schedule = _Schedule(runner, optimizer) if scheduled else None
     clip = {k: v for k, v in (cfg.get('clip_grad') or {}).items() if k != 'type'}
 
     def step(loss: Tensor) -> None:
@@ -122,6 +125,8 @@ def step_of_run(
             if clip.get('max_norm'):
                 nn.utils.clip_grad_norm_(group, **clip)
         optimizer.step()
+        if schedule is not None:
+            schedule.step()
 
     return step
 
@@ -146,8 +151,9 @@ def train_clone(
     indices: Tensor,
     updates: int,
     key: int,
+    scheduled: bool = False,
 ) -> None:
-    """Train ``clone`` with the run's optimiser at its present rate; nothing else is changed.
+    """Train ``clone`` with the run's optimiser; nothing else is changed.
 
     Args:
         runner: its config, its training data and its rate are used.
@@ -157,8 +163,11 @@ def train_clone(
         indices: int64 [N], the training samples.
         updates: parameter updates.
         key: seed of order and dropout; the global generators are restored.
+        scheduled: the rate goes through the run's schedule from its start; otherwise it stays what
+            the run's is at present.
     """
-    step = step_of_run(runner, groups, runner.optim_wrapper.optimizer.param_groups[0]['lr'])
+    now = None if scheduled else runner.optim_wrapper.optimizer.param_groups[0]['lr']
+    step = step_of_run(runner, groups, now, scheduled)
     dataset = runner.train_dataloader.dataset
     clone.train()
     with preserved_rng(key):
@@ -171,3 +180,35 @@ def train_clone(
     set_dataset_epoch(dataset, runner.epoch)
     for p in clone.parameters():
         p.grad = None
+
+
+class _Schedule:
+    """The run's schedulers on another optimiser, stepped once per update.
+
+    Those that wait for a validation figure are left out: a copy is not validated.
+    """
+
+    def __init__(self, runner: Any, optimizer: Any) -> None:
+        given: Any = copy.deepcopy(runner.cfg.get('param_scheduler') or [])
+        self.per_epoch = updates_per_epoch(runner)
+        self.micro_batches = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        self.updates = 0
+        self.schedulers = []
+        cfg: Any
+        for cfg in [given] if isinstance(given, Mapping) else given:
+            if 'OnPlateau' in str(cfg.type):
+                continue
+            by_epoch = cfg.get('by_epoch', True)
+            cfg.setdefault('end', runner.max_epochs if by_epoch else runner.max_iters)
+            defaults = dict(optimizer=optimizer, epoch_length=len(runner.train_dataloader))
+            self.schedulers.append(PARAM_SCHEDULERS.build(cfg, default_args=defaults))
+
+    def step(self) -> None:
+        """After an update."""
+        self.updates += 1
+        for scheduler in self.schedulers:
+            if not scheduler.by_epoch:  # mmengine counts micro-batches
+                for _ in range(self.micro_batches):
+                    scheduler.step()
+            elif self.updates % self.per_epoch == 0:
+                scheduler.step()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ['TrainProgress']
+__all__ = ['TrainProgress', 'epochs_of']
 
 
 @dataclass(frozen=True)
@@ -25,3 +25,10 @@ class TrainProgress:
     def fraction(self) -> float:
         """Share of the run's updates that are done, in [0, 1]."""
         return min(1.0, self.update / max(1, self.max_updates))
+
+
+def epochs_of(interval: int | float, max_epochs: int) -> int:
+    """An interval in epochs: as it is, or a share in (0, 1) of the run, at least 1."""
+    if isinstance(interval, float) and 0 < interval < 1:
+        return max(1, round(interval * max_epochs))
+    return int(interval)

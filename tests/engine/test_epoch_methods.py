@@ -11,7 +11,7 @@ from mmengine.dataset import pseudo_collate
 from torch.nn import functional as F
 
 from cal_mm.engine.collect import collect, collect_samples, plain_loader
-from cal_mm.engine.hooks.g_blending import GBlendingHook, epochs_of
+from cal_mm.engine.hooks.g_blending import GBlendingHook
 from cal_mm.engine.hooks.prototypes import PrototypeHook
 from cal_mm.engine.hooks.relearning import (
     ReLearningHook,
@@ -19,10 +19,11 @@ from cal_mm.engine.hooks.relearning import (
     purity_of_labels,
     relearning_weights,
 )
-from cal_mm.engine.hooks.subsets import held_out, loss_component
-from cal_mm.engine.short_training import clone_of
+from cal_mm.engine.hooks.subsets import held_out, loss_component, some_of
+from cal_mm.engine.short_training import clone_of, train_clone
 from cal_mm.models.losses import BlendedCrossEntropy
 from cal_mm.models.losses.blended import blending_weights
+from cal_mm.structures import epochs_of
 
 
 class Data:
@@ -101,6 +102,18 @@ def test_held_out_groups_never_change_sides():
     assert all(held_out(few, 0.25, 'x'))
     with pytest.raises(ValueError, match='share'):
         held_out(few, 1.0, 'x')
+
+
+def test_some_samples_are_of_all_classes_and_always_the_same():
+    """Of indices sorted by class, where the first ones are of one class."""
+    chosen = some_of(list(range(0, 3000, 3)), 100, 'x')
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == 100
+    assert set(chosen) <= set(range(0, 3000, 3))
+    assert all(np.histogram(chosen, bins=5, range=(0, 3000))[0] > 8)
+    assert chosen == some_of(list(range(0, 3000, 3)), 100, 'x')
+    assert chosen != some_of(list(range(0, 3000, 3)), 100, 'y')
+    assert some_of([5, 7], 2, 'x') == [5, 7]
 
 
 # ---- G-Blending ----
@@ -183,8 +196,45 @@ def test_a_clone_does_not_share():
     assert not torch.equal(next(clone.parameters()), next(model.parameters()))
 
 
+@pytest.mark.parametrize('scheduled', [True, False])
+def test_a_training_of_a_copy_goes_through_the_rates_of_the_run(monkeypatch, scheduled):
+    """20 micro-batches in 4 epochs of 3 updates (5 micro-batches, 2 to an update)."""
+    model = build()
+    runner = blending_runner(model)
+    runner.max_epochs, runner.max_iters = 4, 20
+    runner.optim_wrapper._accumulative_counts = 2
+    runner.cfg.param_scheduler = [
+        dict(type='CosineAnnealingLR', by_epoch=True, T_max=4),
+        dict(type='LinearLR', by_epoch=False, start_factor=0.4, end=4),
+        dict(type='ReduceOnPlateauLR', monitor='accuracy/top1'),
+    ]
+    rates = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]['lr'])
+
+    monkeypatch.setattr(
+        'cal_mm.engine.short_training.OPTIMIZERS',
+        SimpleNamespace(build=lambda cfg, default_args: Spy(default_args['params'], lr=cfg.lr)),
+    )
+    clone = clone_of(model)
+    params = list(clone.parameters())
+    train_clone(
+        runner, clone, [params], lambda s: s.logits.sum(), torch.arange(40), 12, 0, scheduled
+    )
+    if not scheduled:
+        assert rates == [0.1] * 12  # the run's present rate
+        return
+    expected = [
+        0.5 * 0.5 * (1 + math.cos(math.pi * (u // 3) / 4)) * (0.4 + 0.6 * min(1, 2 * u / 3))
+        for u in range(12)
+    ]
+    assert rates == pytest.approx(expected)
+
+
 def test_epochs_of_an_interval():
-    assert [epochs_of(i, 30) for i in (5, 0.2, 0.01)] == [5, 6, 1]
+    assert [epochs_of(i, 30) for i in (5, 0.2, 0.01, 0, 40)] == [5, 6, 1, 0, 40]
     for bad in (dict(super_epoch=0), dict(updates=0)):
         with pytest.raises(ValueError, match='GBlendingHook'):
             GBlendingHook(**bad)

@@ -130,6 +130,32 @@ def test_ogm_ge_noise_is_as_wide_as_the_gradient():
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(p, again, strict=True))
 
 
+@pytest.mark.parametrize(
+    ('window', 'expected'),
+    [
+        ({}, '111111'),
+        (dict(end=0.5), '111000'),
+        (dict(begin=1, end=4), '011100'),
+        (dict(begin=0.3, end=0.999), '001111'),
+        (dict(end=0), '000000'),
+    ],
+)
+def test_ogm_modulates_within_its_window(window, expected):
+    """Factors and noise alike, in epochs or in shares of the run."""
+    modulator = OGM(alpha=0.8, noise=True, **window)
+    found = ''
+    for epoch in range(6):
+        progress = TrainProgress(epoch, 6, epoch, 6)
+        k = modulator(torch.tensor([0.6, 0.2]).double(), progress)
+        p = torch.nn.Parameter(torch.zeros(2, 2, 3, 3))
+        p.grad = torch.arange(36.0).view(2, 2, 3, 3)
+        modulator.adjust({'a': [p]}, k[:1], progress, seed=0)
+        noisy = not torch.equal(p.grad, torch.arange(36.0).view(2, 2, 3, 3))
+        assert noisy == bool(k[0] < 1)
+        found += str(int(noisy))
+    assert found == expected
+
+
 @pytest.mark.parametrize('spare', [0, 1000, 10**6])
 def test_ogm_ge_noise_is_independent_within_and_between_tensors(monkeypatch, spare):
     """Also where the tensors read stretches of one pool."""

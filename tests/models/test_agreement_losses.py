@@ -243,6 +243,21 @@ def test_umt_pulls_to_the_teachers(tmp_path):
         again.after_load_checkpoint(runner, {})
 
 
+@pytest.mark.parametrize(('epochs', 'updates'), [(None, 50), (0.4, 2)])
+def test_umt_teachers_learn_as_long_as_the_run(monkeypatch, epochs, updates):
+    seen = {}
+
+    def train(runner, clone, groups, objective, indices, updates, key, scheduled):
+        seen.update(updates=updates, scheduled=scheduled, samples=len(indices))
+
+    monkeypatch.setattr('cal_mm.engine.hooks.teachers.train_clone', train)
+    model = build(losses=[dict(type='TeacherDistillation')])
+    TeacherHook(epochs=epochs).before_train(fake_runner(model))
+    assert seen == dict(updates=updates, scheduled=epochs is None, samples=40)
+    with pytest.raises(ValueError, match='positive'):
+        TeacherHook(epochs=0)
+
+
 def test_umt_teachers_from_checkpoints(tmp_path):
     model = build(losses=[dict(type='TeacherDistillation')])
     other = build(seed=7)

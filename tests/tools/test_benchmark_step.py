@@ -79,6 +79,29 @@ def test_the_methods_are_in_force(tool, method):
         assert float(betas[1]) > float(betas[0])  # the image is said to know little
 
 
+@pytest.mark.parametrize(('method', 'prefix'), [('umt', 'loss_umt'), ('pmr', 'loss_pmr')])
+def test_what_hooks_bring_is_there(tool, method, prefix):
+    """Teachers and prototypes: without them the method would cost nothing."""
+    args = tool.parser().parse_args(FAST)
+    setup = tool.SETUPS['small']
+    model, cfg = tool.build_model(setup, method, args)
+    wrapper = tool.make_wrapper(model, cfg, args)
+    for update in range(2):  # PMR decides by the update before
+        model.progress = TrainProgress(0, 2, update, 10)
+        logged = model.train_step(pseudo_collate(tool.make_samples(setup, 4)), wrapper)
+    assert {f'{prefix}/audio', f'{prefix}/image'} & set(logged)
+
+
+def test_a_step_is_taken_while_ogm_modulates(tool, monkeypatch):
+    args = tool.parser().parse_args(FAST)
+    setup = tool.SETUPS['small']
+    seen = []
+    make = tool.make_wrapper
+    monkeypatch.setattr(tool, 'make_wrapper', lambda *a: seen.append(make(*a)) or seen[0])
+    tool.method_step(setup, 'ogm_ge', args)(0, pseudo_collate(tool.make_samples(setup, 4)))
+    assert float(seen[0].factors.min()) < 1
+
+
 def test_the_summary_by_hand(tool):
     found = tool.summarise({'a': [1.0, 2.0, 4.0], 'b': [1.5, 2.0, 8.0]})
     assert found['b']['median_seconds'] == 2

@@ -14,7 +14,7 @@ from cal_mm.wrapping import unwrap
 
 from ..collect import plain_loader, prepared_batches
 from ..short_training import clone_of
-from .subsets import held_out, loss_component
+from .subsets import held_out, loss_component, some_of
 
 __all__ = ['AlignmentWeightHook', 'alignment_step']
 
@@ -93,9 +93,8 @@ class AlignmentWeightHook(Hook):
         """Mean gradients of both terms, in evaluation mode: [P] each."""
         size = runner.train_dataloader.batch_size or 64
         params = [p for p in model.parameters() if p.requires_grad]
-        loader = plain_loader(
-            runner.train_dataloader.dataset, max(size, 64), indices[: self.max_samples]
-        )
+        chosen = some_of(indices, self.max_samples, 'lfm')
+        loader = plain_loader(runner.train_dataloader.dataset, max(size, 64), chosen)
         sums = [0.0, 0.0]
         with evaluating(model):
             for data in prepared_batches(model, loader):

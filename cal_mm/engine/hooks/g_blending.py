@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from cal_mm.models.losses.blended import BlendedCrossEntropy, blending_weights
 from cal_mm.registry import HOOKS
-from cal_mm.structures import sample_key
+from cal_mm.structures import epochs_of, sample_key
 from cal_mm.wrapping import unwrap
 
 from ..collect import collect, plain_loader
 from ..short_training import clone_of, cross_entropies, train_clone, updates_per_epoch
-from .subsets import held_out, loss_component
+from .subsets import held_out, loss_component, some_of
 
 __all__ = ['GBlendingHook']
 
@@ -33,7 +33,8 @@ class GBlendingHook(Hook):
         super_epoch: epochs between measurements; a float in (0, 1) is a share of the run.
         updates: of each short training; None: those of one epoch.
         share: of the training groups that is held out, in (0, 1).
-        max_samples: samples on which each loss is measured, at most.
+        max_samples: samples on which each loss is measured, at most; as many of the training part
+            as are held out.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class GBlendingHook(Hook):
         inside, outside = held_out(dataset, self.share, 'g_blending')
         key = sample_key('g_blending', runner.seed, runner.epoch)
         updates = self.updates or updates_per_epoch(runner)
-        before = self._losses(runner, model, inside, outside)
+        outside = some_of(outside, self.max_samples, 'g_blending')
+        seen = some_of(inside, len(outside), 'g_blending')
+        before = self._losses(runner, model, seen, outside)
         after = []
         for fused in (True, False):
             clone = clone_of(model)
@@ -84,7 +87,7 @@ class GBlendingHook(Hook):
                 return torch.stack(list(cross_entropies(state).values())).sum()
 
             train_clone(runner, clone, groups, objective, torch.tensor(inside), updates, key)
-            after.append(self._losses(runner, clone, inside, outside))
+            after.append(self._losses(runner, clone, seen, outside))
         return blending_weights(before, torch.cat([after[0][:1], after[1][1:]]))
 
     def _losses(self, runner: Any, model: Any, inside: list[int], outside: list[int]) -> Tensor:
@@ -92,9 +95,7 @@ class GBlendingHook(Hook):
         size = runner.train_dataloader.batch_size or 64
         columns = []
         for indices in (inside, outside):
-            loader = plain_loader(
-                runner.train_dataloader.dataset, max(size, 64), indices[: self.max_samples]
-            )
+            loader = plain_loader(runner.train_dataloader.dataset, max(size, 64), indices)
             seen = collect(model, loader)
             rows = [F.cross_entropy(seen.logits.double(), seen.labels)]
             for i, m in enumerate(model.modalities):
@@ -111,10 +112,3 @@ def _by_modality(clone: Any) -> list[list[Any]]:
         rest = [p for p in clone.fusion.parameters() if p.requires_grad]
         return [*owned.values(), rest]
     return [[*params, *clone.heads[m].parameters()] for m, params in owned.items()]
-
-
-def epochs_of(interval: int | float, max_epochs: int) -> int:
-    """An interval in epochs: as it is, or a share in (0, 1) of the run, at least 1."""
-    if isinstance(interval, float) and interval < 1:
-        return max(1, round(interval * max_epochs))
-    return int(interval)

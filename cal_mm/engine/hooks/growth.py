@@ -8,10 +8,10 @@ from mmengine.hooks import Hook
 from cal_mm.models.fusions.boosted import BoostedFusion
 from cal_mm.models.losses.boosting import true_class_score
 from cal_mm.registry import HOOKS
+from cal_mm.structures import epochs_of
 from cal_mm.wrapping import unwrap
 
 from ..collect import collect_samples
-from .g_blending import epochs_of
 
 __all__ = ['GrowthHook']
 

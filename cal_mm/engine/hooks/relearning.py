@@ -13,10 +13,10 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from cal_mm.registry import HOOKS
+from cal_mm.structures import epochs_of
 from cal_mm.wrapping import unwrap
 
 from ..collect import Collected, collect_samples
-from .g_blending import epochs_of
 
 __all__ = ['ReLearningHook', 'cluster_purity', 'purity_of_labels', 'relearning_weights']
 

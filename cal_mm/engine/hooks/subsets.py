@@ -3,12 +3,13 @@
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import nn
 
 from cal_mm.datasets import column_of
 from cal_mm.structures import sample_key
 
-__all__ = ['held_out', 'loss_component']
+__all__ = ['held_out', 'loss_component', 'some_of']
 
 Part = TypeVar('Part', bound=nn.Module)
 
@@ -47,3 +48,15 @@ def held_out(dataset: Any, share: float, key: str) -> tuple[list[int], list[int]
     out = set(ordered[: max(1, round(share * len(ordered)))])
     inside = [i for i, g in enumerate(names) if g not in out]
     return inside, [i for i, g in enumerate(names) if g in out]
+
+
+def some_of(indices: list[int], count: int, key: str) -> list[int]:
+    """At most ``count`` of ``indices``, drawn the same way always and kept in order.
+
+    The first ones would do only if the dataset were shuffled; some are sorted by class.
+    """
+    if len(indices) <= count:
+        return indices
+    generator = torch.Generator().manual_seed(sample_key(key, len(indices)))
+    chosen = torch.randperm(len(indices), generator=generator)[:count].sort().values
+    return [indices[i] for i in chosen.tolist()]

@@ -20,7 +20,7 @@ from cal_mm.wrapping import unwrap
 from ..short_training import clone_of, cross_entropies, train_clone, updates_per_epoch
 from .subsets import loss_component
 
-__all__ = ['TeacherHook']
+__all__ = ['TeacherHook', 'teachers_like']
 
 STORED = 'umt_teachers'
 
@@ -36,22 +36,32 @@ class _Teacher(nn.Module):
         self.bottleneck = copy.deepcopy(model.bottlenecks[modality])
 
 
+def teachers_like(model: Any) -> dict[str, nn.Module]:
+    """A teacher per modality with the model's present encoders and bottlenecks, in copies."""
+    return {m: _Teacher(model, m) for m in model.modalities}
+
+
 @HOOKS.register_module()
 class TeacherHook(Hook):
     """Before training: a teacher per modality for ``TeacherDistillation``.
 
     A teacher has the student's encoder and bottleneck. Without a checkpoint it starts where the
-    student starts and learns CE(u_m) alone, with a linear head of its own, for ``epochs`` epochs
-    (all modalities in one copy of the model, which share no parameter). Rank 0 trains. The
-    teachers are in every checkpoint of the run under ``umt_teachers``, not in the model's state.
+    student starts and learns CE(u_m) alone, with a linear head of its own (all modalities in one
+    copy of the model, which share no parameter), as long and at the same rates as the run, unless
+    ``epochs`` says otherwise. Rank 0 trains. The teachers are in every checkpoint of the run under
+    ``umt_teachers``, not in the model's state.
 
     Args:
-        epochs: budget of the training on the spot, in epochs of the run, > 0.
+        epochs: budget of the training on the spot, in epochs of the run, > 0, at the rate with
+            which the run starts; None: all of the run's, with its schedule of rates (but for
+            schedulers that follow a validation figure).
         checkpoints: {modality: file} of unimodal runs with the same encoder and bottleneck.
     """
 
-    def __init__(self, epochs: float = 5.0, checkpoints: Mapping[str, str] | None = None) -> None:
-        if epochs <= 0:
+    def __init__(
+        self, epochs: float | None = None, checkpoints: Mapping[str, str] | None = None
+    ) -> None:
+        if epochs is not None and epochs <= 0:
             raise ValueError(f'TeacherHook: epochs must be positive, got {epochs}')
         self.epochs, self.checkpoints = epochs, dict(checkpoints or {})
         self._restored: dict[str, dict[str, Tensor]] | None = None
@@ -68,27 +78,28 @@ class TeacherHook(Hook):
             )
         if self._restored is None:
             self._restored = self._make(runner, model)
-        teachers = {m: _Teacher(model, m) for m in model.modalities}
+        teachers = teachers_like(model)
         device = model.class_log_prior.device
         for m, teacher in teachers.items():
             teacher.load_state_dict(self._restored[m])
             teacher.to(device)
             for value in teacher.state_dict().values():
                 broadcast(value, src=0)
-        loss.set_teachers(dict(teachers))
+        loss.set_teachers(teachers)
 
     def _make(self, runner: Any, model: Any) -> dict[str, dict[str, Tensor]]:
         clone = clone_of(model)
         missing = [m for m in model.modalities if m not in self.checkpoints]
         if missing and is_main_process():
             self._train(runner, clone)
-        found = {m: _Teacher(clone, m).state_dict() for m in model.modalities}
+        found = {m: teacher.state_dict() for m, teacher in teachers_like(clone).items()}
         for m, path in self.checkpoints.items():
             found[m] = _from_checkpoint(path, m, found[m])
         return found
 
     def _train(self, runner: Any, clone: Any) -> None:
-        updates = max(1, round(self.epochs * updates_per_epoch(runner)))
+        epochs = runner.max_epochs if self.epochs is None else self.epochs
+        updates = max(1, round(epochs * updates_per_epoch(runner)))
         runner.logger.info(f'UMT: training unimodal teachers for {updates} updates')
         device = clone.class_log_prior.device
         with isolated_rng('umt heads', runner.seed):
@@ -107,6 +118,7 @@ class TeacherHook(Hook):
             torch.arange(len(runner.train_dataloader.dataset)),
             updates,
             sample_key('umt', runner.seed),
+            scheduled=self.epochs is None,
         )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:

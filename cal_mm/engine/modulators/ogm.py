@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cal_mm.models.state import ForwardState
 from cal_mm.registry import MODULATORS
-from cal_mm.structures import TrainProgress
+from cal_mm.structures import TrainProgress, epochs_of
 
 from .base import Modulator, present_means, with_presence
 
@@ -51,8 +51,8 @@ class OGM(Modulator):
         alpha: strength, >= 0.
         noise: generalisation enhancement: add N(0, std(g)) to the scaled gradients, where std(g)
             is that of each parameter's gradient before the scaling.
-        begin: epochs before which nothing is modulated.
-        end: epochs from which on nothing is modulated; None: never.
+        begin: epochs before which nothing is modulated; a float in (0, 1) is a share of the run.
+        end: epochs from which on nothing is modulated, a number or a share likewise; None: never.
         parameters: ``conv``: only the kernels of convolutions, as the public code does (all where a
             modality has none); ``all``.
     """
@@ -63,8 +63,8 @@ class OGM(Modulator):
         self,
         alpha: float = 0.8,
         noise: bool = True,
-        begin: int = 0,
-        end: int | None = None,
+        begin: int | float = 0,
+        end: int | float | None = None,
         parameters: str = 'conv',
     ) -> None:
         if alpha < 0:
@@ -88,7 +88,9 @@ class OGM(Modulator):
         return present_means(values)
 
     def _active(self, progress: TrainProgress) -> bool:
-        return self.begin <= progress.epoch and (self.end is None or progress.epoch < self.end)
+        if progress.epoch < epochs_of(self.begin, progress.max_epochs):
+            return False
+        return self.end is None or progress.epoch < epochs_of(self.end, progress.max_epochs)
 
     def __call__(self, values: Tensor, progress: TrainProgress) -> Tensor:
         """S [M] -> k [M]."""

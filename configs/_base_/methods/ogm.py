@@ -9,7 +9,7 @@ method = dict(
     splits='exact',
     differences='OGM-GE without its noise; see there. For M = 2 the factors are those of the public code, except where both scores are '
     'equal: there it damps the first modality, here nobody is dominant. It sums S over its batch, here S is the mean over the whole '
-    'update and over the samples that have the modality.',
+    'update and over the samples that have the modality. Modulation stops half way through the run, as there.',
 )
 method_model = dict(
     unimodal_head='fusion',
@@ -17,6 +17,6 @@ method_model = dict(
 )
 method_optim_wrapper = dict(
     type='CALOptimWrapper',
-    modulator=dict(type='OGM', alpha=0.8, noise=False),
+    modulator=dict(type='OGM', alpha=0.8, noise=False, end=0.5),
     apply_to='gradient',
 )
