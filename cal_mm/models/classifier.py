@@ -157,7 +157,7 @@ class MultiModalClassifier(MultiModalNetwork):
 
     def _gate_parts(self, weights: Tensor | None = None) -> GateParts:
         return GateParts(
-            fuse=self.fusion,
+            fuse=self._fuse,
             bottlenecks=dict(self.bottlenecks.items()),
             contribution=self.contribution,
             uncertainty=self.uncertainty,

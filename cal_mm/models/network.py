@@ -290,12 +290,23 @@ class MultiModalNetwork(BaseModel):
         self, z: dict[str, Tensor], present: Tensor | None, draws: SampleDraws | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         fusion: Any = self.fusion
+        z = self._weighed(z)
         width = getattr(fusion, 'noise_channels', 0)
         if width and draws is not None:  # a fusion that samples
             return fusion.forward_with_details(z, present, draws.normal('fusion', width))
         if hasattr(fusion, 'forward_with_details'):
             return fusion.forward_with_details(z, present)
         return fusion(z, present), {}
+
+    def _weighed(self, z: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What enters the fusion: z_m times its dynamic weight."""
+        s = None if self.contribution is None else self.contribution.feature_weights()
+        if s is None:
+            return z
+        return {m: z[m] * s[i].to(z[m].dtype) for i, m in enumerate(self.modalities)}
+
+    def _fuse(self, z: dict[str, Tensor], present: Tensor | None) -> Tensor:
+        return self.fusion(self._weighed(z), present)
 
     def _scale_nodes(self, z: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scale nodes at z: they reach the task gradient only, not the KL's."""
@@ -317,7 +328,7 @@ class MultiModalNetwork(BaseModel):
         self, z: dict[str, Tensor], masks: Tensor, present: Tensor | None
     ) -> Tensor:
         """Fused logits of coalitions with dropout and batch statistics off: [S, B, C]."""
-        return coalition_logits(self.fusion, z, masks, present)
+        return coalition_logits(self.fusion, self._weighed(z), masks, present)
 
     @staticmethod
     def _labels(samples: list[MultiModalDataSample] | None, device: torch.device) -> Tensor | None:

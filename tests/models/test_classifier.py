@@ -162,6 +162,36 @@ def test_weights_do_not_depend_on_the_split():
     assert not torch.allclose(results[0], torch.full((3,), 1 / 3), atol=1e-3)
 
 
+def test_dynamic_weights_scale_what_enters_the_fusion_everywhere():
+    rule = dict(floor=0.2, pivot=0.5)
+    weighed = {**CAL, 'contribution': dict(CAL['contribution'], feature_weights=rule)}
+    model, plain = build(**weighed), build(**CAL)
+    data = model.data_preprocessor(batch(6), False)
+    model.eval(), plain.eval()
+    # before anything is measured the model is the plain one
+    assert torch.equal(model(**data), plain(**data))
+    for net in (model, plain):
+        net.contribution.information.copy_(torch.tensor([0.4, 0.1, -1.0]))
+        net.contribution.measured.fill_(True)
+    s = dict(a=1.0, b=0.2 + 0.8 * 0.5, c=0.2)
+    state, before = model.state(**data), plain.state(**data)
+    expected = plain.fusion({m: s[m] * before.z[m] for m in 'abc'})
+    torch.testing.assert_close(state.logits, expected)
+    torch.testing.assert_close(model.gate(state, model._gate_parts()), expected)
+    fused = model._gate_parts().fuse(state.z, None)
+    torch.testing.assert_close(fused, expected)
+    mask = torch.tensor([[True, True, False]])
+    expected = plain.fusion({m: s[m] * before.z[m] for m in 'ab'})
+    torch.testing.assert_close(state.coalition_logits(mask)[0], expected)
+    for m in 'abc':  # the unimodal heads see all of z
+        torch.testing.assert_close(state.unimodal_logits(m), before.unimodal_logits(m))
+    model.contribution.update(model.class_log_prior)
+    with pytest.raises(ValueError, match='floor must be in'):
+        build(**{**CAL, 'contribution': dict(feature_weights=dict(floor=2.0))})
+    with pytest.raises(TypeError, match='pivto'):
+        build(**{**CAL, 'contribution': dict(feature_weights=dict(pivto=0.5))})
+
+
 def test_noise_is_per_sample_and_per_update():
     model = build(**CAL)
     full = processed(model, batch(6))

@@ -14,6 +14,7 @@ from cal_mm.models.contribution.functional import (
     coalition_plan,
     confidence,
     contribution_weights,
+    dynamic_weights,
     information_from_values,
     information_quantity,
     sampled_shapley_values,
@@ -188,3 +189,22 @@ def test_best_temperature_flattens_noise_and_keeps_signal():
     assert best_temperature(noise, labels) > 20
     signal = 3 * torch.nn.functional.one_hot(labels, 4) + torch.randn(400, 4, generator=g)
     assert 0.2 < best_temperature(signal, labels) < 1.5
+
+
+def test_dynamic_weights():
+    information = torch.tensor([0.4, 0.1, -0.3, 0.3])
+    s = dynamic_weights(information, floor=0.1, pivot=0.5)
+    assert s.tolist() == pytest.approx([1, 0.1 + 0.9 * 0.5, 0.1, 1])
+    assert dynamic_weights(information / 50).tolist() == pytest.approx(s.tolist())
+    assert dynamic_weights(information, floor=1.0).tolist() == [1] * 4
+    assert dynamic_weights(-information.abs()).tolist() == [1] * 4  # nobody tells anything
+    control = dynamic_weights(information, rule='uniform')
+    assert control.tolist() == pytest.approx([2.65 / 4] * 4)
+    inverse = dynamic_weights(information, rule='inverse')
+    assert sorted(inverse.tolist()) == pytest.approx(sorted(s.tolist()))
+    assert float(inverse[2]) == 1
+    assert float(inverse[0]) < 0.6
+    assert dynamic_weights(torch.rand(5, 3)).shape == (5, 3)
+    for bad in (dict(floor=-0.1), dict(pivot=0.0), dict(pivot=1.5), dict(rule='invers')):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            dynamic_weights(information, **bad)

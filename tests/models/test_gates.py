@@ -26,7 +26,7 @@ def logits_of(model, data):
 
 
 def test_a_gate_has_a_class_a_short_name_and_no_state():
-    assert {'none', 'contribution', 'confidence', 'uncertainty', 'experts', 'evidence'} <= {
+    assert {'none', 'contribution', 'confidence', 'uncertainty', 'experts', 'evidence', 'pool'} <= {
         *GATE_NAMES
     }
     weights = None
@@ -73,7 +73,7 @@ def test_any_number_of_modalities(name, dims):
     model = build(dims=dims, **CAL, gate=name).eval()
     data = model.data_preprocessor(batch(4, dims=dims), False)
     got = logits_of(model, data)
-    if len(dims) == 1 and name not in ('experts', 'evidence'):
+    if len(dims) == 1 and name not in ('experts', 'evidence', 'pool'):
         torch.testing.assert_close(got, model(**data).detach())
 
 
@@ -88,6 +88,38 @@ def test_evidence_by_hand():
         b, u = (b * b2 + b * u2 + b2 * u) / (1 - k), u * u2 / (1 - k)
     expected = (b + u / CLASSES).log().detach()
     torch.testing.assert_close(logits_of(model, data)[0], expected)
+
+
+def test_pool_by_hand():
+    model = ready('pool')
+    tracker = model.contribution
+    tracker.information.copy_(torch.tensor([0.4, 0.1, -0.2]))
+    tracker.temperature.copy_(torch.tensor([2.0, 0.5, 1.0]))
+    tracker.fused_temperature.fill_(3.0)
+    features = model.encode(model.data_preprocessor(batch(40, seed=5), False)['inputs'])
+    labels = torch.arange(40) % CLASSES
+    for m in 'abc':
+        tracker.typicality[m].fit(features[m].detach(), labels)
+    data = model.data_preprocessor(batch(4, missing=[(1, 'a'), (2, 'a'), (2, 'b')]), False)
+    state = model.state(**data)
+    got = logits_of(model, data)
+    for i in range(4):
+        q, total = {}, torch.zeros(CLASSES)
+        for j, (m, counts) in enumerate((('a', 1.0), ('b', 0.25), ('c', 0.0))):
+            there = data['present'][i, j]
+            a = (
+                float(tracker.typicality[m](state.features[m][i : i + 1].detach()))
+                if there
+                else 0.0
+            )
+            q[m] = counts * a
+            p = (state.unimodal_logits(m)[i] / tracker.temperature[j]).softmax(dim=0)
+            total = total + q[m] * p.log()
+        fused = (state.logits[i] / 3.0).softmax(dim=0).log()
+        total = total + sum(q.values()) / 1.25 * fused
+        # sample 2 has only 'c', which tells nothing: the fused prediction stays
+        expected = fused if i == 2 else total.softmax(dim=0).log()
+        torch.testing.assert_close(got[i], expected.detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_uncertainty_by_hand():

@@ -1,9 +1,12 @@
 """Typicality of features."""
 
+import math
+
 import pytest
 import torch
 
 from cal_mm.models.contribution import Typicality
+from cal_mm.models.contribution.typicality import heavy_tail
 
 
 def clusters(n, seed, dims=12, classes=4, spread=1.0):
@@ -50,3 +53,20 @@ def test_odd_data():
     assert torch.isfinite(wide(torch.randn(3, 300))).all()
     with pytest.raises(ValueError, match='at least 8'):
         t.fit(features[:4], labels[:4])
+
+
+def test_the_heavy_tail_keeps_ratios():
+    t = torch.tensor([8.0, 0.0, -20.0, -40.0])
+    a = heavy_tail(t)
+    soft = [math.log1p(math.exp(-x)) for x in t.tolist()]
+    assert a.tolist() == pytest.approx([1 / (1 + s * s) for s in soft], rel=1e-5)
+    assert float(a[0]) > 0.999
+    assert float(a[2] / a[3]) == pytest.approx(4, rel=0.02)  # the logistic one: e^20
+    values = {}
+    for tail in ('logistic', 'heavy'):
+        known = Typicality(12, 4, tail=tail)
+        known.fit(*clusters(200, 0))
+        values[tail] = known(clusters(12, 1)[0] * torch.linspace(0.5, 3, 12)[:, None])
+    assert values['heavy'].argsort().tolist() == values['logistic'].argsort().tolist()
+    with pytest.raises(ValueError, match='tail must be one of'):
+        Typicality(6, 3, tail='long')

@@ -19,8 +19,9 @@ LEAST = 8
 
 @HOOKS.register_module()
 class CalibrationHook(Hook):
-    """Unimodal temperatures, typicality and the bottlenecks' statistics from the clean validation
-    set, before a checkpoint is written. A sample counts for the modalities that it has.
+    """Temperatures of the unimodal and the fused logits, typicality and the bottlenecks' statistics
+    from the clean validation set, before a checkpoint is written. A sample counts for the
+    modalities that it has.
 
     Runs at the end of every epoch that a checkpoint may be taken from. Test data are never touched.
 
@@ -53,6 +54,8 @@ class CalibrationHook(Hook):
     def _calibrate(self, runner: Any, model: Any) -> None:
         seen = gathered(collect(model, runner.val_dataloader, self.max_samples))
         contribution: Any = getattr(model, 'contribution', None)
+        if contribution is not None:
+            contribution.fused_temperature.fill_(best_temperature(seen.logits, seen.labels))
         for i, m in enumerate(model.modalities if contribution is not None else ()):
             there = seen.present[:, i]
             labels = seen.labels[there]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 __all__ = ['BETA_RULES', 'bottleneck_betas', 'gaussian_kl']
 
-BETA_RULES = ('fixed_sum', 'floor', 'uniform', 'inverse')
+BETA_RULES = ('fixed_sum', 'floor', 'uniform', 'inverse', 'floor_uniform', 'floor_inverse')
 
 
 def gaussian_kl(
@@ -45,6 +45,7 @@ def bottleneck_betas(
     rule: str = 'fixed_sum',
     alpha: float = 9.0,
     pivot: float = 0.2,
+    relative: bool = False,
     power: float = 1.0,
     beta_min: float | None = None,
     beta_max: float | None = None,
@@ -53,15 +54,18 @@ def bottleneck_betas(
 
     Args:
         weights: [M]. For ``fixed_sum``, ``uniform`` and ``inverse`` the contribution weights W
-            (they sum to one); for ``floor`` the normalised information I_norm (a share of H(Y)).
+            (they sum to one); for ``floor`` and its controls the normalised information I_norm (a
+            share of H(Y)).
         beta: the base strength, >= 0.
         rule: ``fixed_sum``: beta * M (1 - W_m)^power / sum (1 - W)^power, the mean is beta and the
             weakest modality gets most (for power 1: beta * M / (M - 1) * (1 - W_m)). ``floor``:
             beta * (1 + alpha * clamp(1 - I_norm(m) / pivot, 0, 1)): no modality gets less than
             beta. ``uniform``: beta for all (control). ``inverse``: beta * M * W_m (control: the
-            wrong direction).
+            wrong direction). ``floor_uniform`` and ``floor_inverse``: controls with the sum of
+            ``floor``: its mean for all, and its values in the opposite order.
         alpha: how much more a modality without information gets (``floor``).
         pivot: the normalised information from which on a modality gets just beta (``floor``), > 0.
+        relative: the pivot is a share of the strongest modality's information (``floor``).
         power: of (1 - W) (``fixed_sum``).
         beta_min: lower bound of every beta_m.
         beta_max: upper bound of every beta_m.
@@ -81,8 +85,14 @@ def bottleneck_betas(
     if not pivot > 0:
         raise ValueError(f'pivot must be positive, got {pivot}')
     m = weights.shape[-1]
-    if rule == 'floor':
-        betas = beta * (1 + alpha * (1 - weights / pivot).clamp(0, 1))
+    if rule.startswith('floor'):
+        edge = pivot * weights.amax(dim=-1, keepdim=True).clamp_min(1e-12) if relative else pivot
+        betas = beta * (1 + alpha * (1 - weights / edge).clamp(0, 1))
+        if rule == 'floor_uniform':
+            betas = betas.mean(dim=-1, keepdim=True).expand_as(betas).clone()
+        elif rule == 'floor_inverse':
+            order = betas.sort(dim=-1)
+            betas = torch.zeros_like(betas).scatter(-1, order.indices, order.values.flip(-1))
     elif rule == 'uniform' or m == 1:
         betas = torch.full_like(weights, beta)
     elif rule == 'inverse':

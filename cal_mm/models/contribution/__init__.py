@@ -12,6 +12,7 @@ from .estimators import (
 from .functional import (
     confidence,
     contribution_weights,
+    dynamic_weights,
     information_quantity,
     sampled_shapley_values,
     shapley_values,
@@ -35,6 +36,7 @@ __all__ = [
     'UnimodalInformation',
     'confidence',
     'contribution_weights',
+    'dynamic_weights',
     'information_quantity',
     'sampled_shapley_values',
     'shapley_values',

@@ -25,6 +25,7 @@ __all__ = [
     'coalition_values',
     'confidence',
     'contribution_weights',
+    'dynamic_weights',
     'entropy_of',
     'information_from_values',
     'information_quantity',
@@ -33,6 +34,7 @@ __all__ = [
     'shares',
 ]
 
+DYNAMIC_RULES = ('contribution', 'uniform', 'inverse')
 CONFIDENCE_KINDS = ('entropy', 'max_prob', 'true_class', 'margin', 'energy')
 
 
@@ -335,6 +337,47 @@ def contribution_weights(
     else:
         raise ValueError(f"combine must be 'sum' or 'product', got {combine!r}")
     return torch.softmax(score / tau, dim=-1)
+
+
+def dynamic_weights(
+    information: Tensor, floor: float = 0.1, pivot: float = 0.5, rule: str = 'contribution'
+) -> Tensor:
+    """How much of each modality's features enters the fusion: s_m in [floor, 1].
+
+    s_m = floor + (1 - floor) clamp(I(m) / (pivot max_k I(k)), 0, 1): whoever tells at least
+    ``pivot`` of what the strongest tells counts in full, whoever tells nothing counts ``floor``.
+    Being relative, it does not change when label noise makes every I(m) small.
+
+    Args:
+        information: I [..., M], in any unit.
+        floor: weight of a modality without information, in [0, 1]; 1 turns the rule off.
+        pivot: share of the strongest modality's information, in (0, 1].
+        rule: ``contribution``; the controls ``uniform`` (the same mean for all) and ``inverse``
+            (the strongest gets the weakest's, and so on).
+
+    Returns:
+        [..., M]; ones where no modality has information.
+
+    Raises:
+        ValueError: an argument out of its range.
+
+    Source: ours. The paper's abstract has W^m become dynamic weights; how is not public.
+    """
+    if not 0 <= floor <= 1:
+        raise ValueError(f'floor must be in [0, 1], got {floor}')
+    if not 0 < pivot <= 1:
+        raise ValueError(f'pivot must be in (0, 1], got {pivot}')
+    if rule not in DYNAMIC_RULES:
+        raise ValueError(f'unknown rule {rule!r}; expected one of {DYNAMIC_RULES}')
+    strongest = information.amax(dim=-1, keepdim=True)
+    share = (information / (pivot * strongest.clamp_min(1e-12))).clamp(0, 1)
+    weights = torch.where(strongest > 0, floor + (1 - floor) * share, torch.ones_like(share))
+    if rule == 'uniform':
+        return weights.mean(dim=-1, keepdim=True).expand_as(weights).clone()
+    if rule == 'inverse':
+        ascending = weights.sort(dim=-1)
+        return torch.zeros_like(weights).scatter(-1, ascending.indices, ascending.values.flip(-1))
+    return weights
 
 
 def shares(values: Tensor, present: Tensor | None = None) -> Tensor:

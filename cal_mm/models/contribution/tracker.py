@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cal_mm.models.state import ForwardState
 from cal_mm.registry import CONTRIBUTIONS
 
-from .functional import confidence, contribution_weights, shares
+from .functional import confidence, contribution_weights, dynamic_weights, shares
 from .ledger import Ledger
 from .typicality import Typicality
 
@@ -56,6 +56,8 @@ class ContributionTracker(nn.Module):
         momentum: of the moving average over updates (``train``), in [0, 1).
         typicality: keyword arguments of ``Typicality``, or None to leave it out of the per-sample
             W.
+        feature_weights: keyword arguments of ``dynamic_weights``: what of each modality's features
+            enters the fusion; None: all.
 
     Kept in the checkpoint: everything.
 
@@ -67,6 +69,7 @@ class ContributionTracker(nn.Module):
     confidence: Tensor
     standard_error: Tensor
     temperature: Tensor
+    fused_temperature: Tensor
     measured: Tensor
     num_updates: Tensor
 
@@ -82,6 +85,7 @@ class ContributionTracker(nn.Module):
         combine: str = 'sum',
         momentum: float = 0.9,
         typicality: dict | None = None,
+        feature_weights: dict | None = None,
     ) -> None:
         super().__init__()
         self.modalities = tuple(sorted(feature_channels))
@@ -89,6 +93,8 @@ class ContributionTracker(nn.Module):
         if not 0 <= momentum < 1:
             raise ValueError(f'contribution: momentum must be in [0, 1), got {momentum}')
         contribution_weights(torch.zeros(m), torch.zeros(m), lam, tau, combine)  # checks
+        dynamic_weights(torch.zeros(m), **(feature_weights or {}))  # checks
+        self.feature_rule = feature_weights
         self.source = source
         self.lam, self.tau, self.combine, self.momentum = lam, tau, combine, momentum
         self.information_estimator = CONTRIBUTIONS.build(
@@ -100,6 +106,7 @@ class ContributionTracker(nn.Module):
         self.register_buffer('confidence', torch.zeros(m))
         self.register_buffer('standard_error', torch.zeros(m))
         self.register_buffer('temperature', torch.ones(m))
+        self.register_buffer('fused_temperature', torch.tensor(1.0))
         self.register_buffer('measured', torch.tensor(False))
         self.register_buffer('num_updates', torch.tensor(0))
         self.typicality: nn.ModuleDict | None = None
@@ -121,6 +128,14 @@ class ContributionTracker(nn.Module):
     def combined(self, information: Tensor, confidence: Tensor) -> Tensor:
         """W [..., M] from I_norm and D with this tracker's options."""
         return contribution_weights(information, confidence, self.lam, self.tau, self.combine)
+
+    def feature_weights(self) -> Tensor | None:
+        """s [M], what of each modality's features enters the fusion; None where it is all of them:
+        without the option, and before anything is measured.
+        """
+        if self.feature_rule is None or not self.measured:
+            return None
+        return dynamic_weights(self.information, **self.feature_rule)
 
     @torch.no_grad()
     def observe(self, state: ForwardState) -> None:

@@ -12,14 +12,25 @@ measure. The distance to the nearest class is the detector of Lee et al. 2018.
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
-__all__ = ['Typicality']
+__all__ = ['Typicality', 'heavy_tail']
+
+TAILS = ('logistic', 'heavy')
+
+
+def heavy_tail(t: Tensor) -> Tensor:
+    """1 / (1 + softplus(-t)^2): near 1 for t >> 0, like 1 / t^2 for t << 0; any shape."""
+    return 1 / (1 + softplus(-t).square())
 
 
 class Typicality(nn.Module):
     """Typicality a(h) in (0, 1) of one modality's features.
 
-    a = sigmoid((s + offset) / slope) with s = -max over the three numbers of abs(z).
+    With s = -max over the three numbers of abs(z) and t = (s + offset) / slope, a = sigmoid(t), or
+    with a heavy tail a = 1 / (1 + softplus(-t)^2): very atypical modalities then still differ by
+    the square of their ratio instead of exponentially, so that no one is trusted alone merely for
+    being the least atypical.
 
     Args:
         in_channels: H.
@@ -27,6 +38,7 @@ class Typicality(nn.Module):
         max_rank: upper bound of the principal subspace's dimension.
         offset: z-scores that still pass, default 3.
         slope: how sharply it falls, default 0.5.
+        tail: ``logistic`` or ``heavy``.
     """
 
     mean: Tensor
@@ -45,8 +57,12 @@ class Typicality(nn.Module):
         max_rank: int = 32,
         offset: float = 3.0,
         slope: float = 0.5,
+        tail: str = 'logistic',
     ) -> None:
         super().__init__()
+        if tail not in TAILS:
+            raise ValueError(f'Typicality: tail must be one of {TAILS}, got {tail!r}')
+        self.tail = tail
         rank = max(1, min(max_rank, in_channels // 2))
         self.offset = offset
         self.slope = slope
@@ -134,4 +150,5 @@ class Typicality(nn.Module):
             return torch.ones(h.shape[0], device=h.device)
         z = (self._numbers(h.float()) - self.centre) / self.spread
         s = -z.abs().max(dim=-1).values
-        return torch.sigmoid((s + self.offset) / self.slope)
+        t = (s + self.offset) / self.slope
+        return torch.sigmoid(t) if self.tail == 'logistic' else heavy_tail(t)

@@ -3,9 +3,9 @@
 from cal_mm.registry import GATES
 
 from .base import FeatureGate, Gate, GateParts
-from .decisions import EvidenceGate, ExpertsGate
+from .decisions import EvidenceGate, ExpertsGate, PoolGate
 from .features import ConfidenceGate, ContributionGate, NoGate, UncertaintyGate
-from .functional import expert_logits, gate_features, two_sided_share
+from .functional import expert_logits, gate_features, pool_logits, two_sided_share
 
 __all__ = [
     'GATE_NAMES',
@@ -17,9 +17,11 @@ __all__ = [
     'Gate',
     'GateParts',
     'NoGate',
+    'PoolGate',
     'UncertaintyGate',
     'expert_logits',
     'gate_features',
+    'pool_logits',
     'two_sided_share',
 ]
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cal_mm.models.contribution import ContributionTracker
 from cal_mm.models.fusions.evidential import (
     dempster_fold,
     evidence_from_logits,
@@ -13,9 +14,9 @@ from cal_mm.models.state import ForwardState
 from cal_mm.registry import GATES
 
 from .base import Gate, GateParts
-from .functional import expert_logits
+from .functional import expert_logits, pool_logits
 
-__all__ = ['EvidenceGate', 'ExpertsGate']
+__all__ = ['EvidenceGate', 'ExpertsGate', 'PoolGate']
 
 
 def _unimodal(state: ForwardState) -> Tensor:
@@ -36,12 +37,24 @@ class ExpertsGate(Gate):
 
     def forward(self, state: ForwardState, parts: GateParts) -> Tensor:
         """Log-probabilities [B, C]."""
-        tracker = parts.contribution
-        if tracker is None:
-            raise ValueError('ExpertsGate needs model.contribution (temperatures, typicality)')
+        tracker = self.tracker(parts)
+        return expert_logits(
+            _unimodal(state), self.typicalities(state, tracker), tracker.temperature
+        )
+
+    def tracker(self, parts: GateParts) -> ContributionTracker:
+        """The model's, with temperatures and typicality."""
+        if parts.contribution is None:
+            raise ValueError(
+                f'{type(self).__name__} needs model.contribution (temperatures, typicality)'
+            )
+        return parts.contribution
+
+    @staticmethod
+    def typicalities(state: ForwardState, tracker: ContributionTracker) -> Tensor:
+        """a [B, M], 0 for a missing modality."""
         a = tracker.typicalities({m: state.features[m].float() for m in state.modalities})
-        a = a if state.present is None else a * state.present
-        return expert_logits(_unimodal(state), a, tracker.temperature)
+        return a if state.present is None else a * state.present
 
     def unfitted(self, parts: GateParts) -> str | None:
         """Also the typicality, where the model has one."""
@@ -50,6 +63,34 @@ class ExpertsGate(Gate):
         if known is not None and not all(bool(t.fitted) for t in known.values()):
             return 'the typicality of the features was never fitted'
         return super().unfitted(parts)
+
+
+@GATES.register_module(name=['PoolGate', 'pool'])
+class PoolGate(ExpertsGate):
+    """Pool of the fused and the unimodal predictions, by contribution and typicality.
+
+    log p = f log softmax(y / T) + sum_m q_m log softmax(u_m / T_m), normalised, where
+    q_m = a_m I(m) / max_k I(k): a modality's own prediction counts by the information that it was
+    found to hold, as long as its features look like clean ones (a_m). The fused prediction has seen
+    all of them, so f = sum_m q_m / sum_m q_m(a = 1). Before anything is measured all count alike.
+
+    Source: ours; a reading of the paper's dynamic weights.
+    """
+
+    def forward(self, state: ForwardState, parts: GateParts) -> Tensor:
+        """Log-probabilities [B, C]."""
+        tracker = self.tracker(parts)
+        a = self.typicalities(state, tracker)
+        information = tracker.information.clamp_min(0)
+        strongest = information.max()
+        counts = torch.where(strongest > 0, information / strongest.clamp_min(1e-12), 1.0)
+        trust = a * counts
+        return pool_logits(
+            state.logits.float() / tracker.fused_temperature,
+            _unimodal(state) / tracker.temperature[None, :, None],
+            trust,
+            trust.sum(dim=1) / counts.sum(),
+        )
 
 
 @GATES.register_module(name=['EvidenceGate', 'evidence'])

@@ -6,7 +6,7 @@ Source: ours, as options of the reconstruction of CAL; none is the paper's known
 import torch
 from torch import Tensor
 
-__all__ = ['expert_logits', 'gate_features', 'two_sided_share']
+__all__ = ['expert_logits', 'gate_features', 'pool_logits', 'two_sided_share']
 
 
 def gate_features(z: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
@@ -41,6 +41,28 @@ def expert_logits(
         return (gate.unsqueeze(-1) * log_p).sum(dim=1).log_softmax(dim=-1)
     evidence = (gate.unsqueeze(-1) * (log_p - log_prior)).sum(dim=1)
     return torch.log_softmax(log_prior + evidence, dim=-1)
+
+
+def pool_logits(fused: Tensor, unimodal: Tensor, trust: Tensor, fused_trust: Tensor) -> Tensor:
+    """Log-linear pool of the fused and the unimodal predictions, normalised:
+    log p = f log p_fused + sum_m q_m log p_m.
+
+    Args:
+        fused: calibrated fused logits [B, C].
+        unimodal: calibrated unimodal logits [B, M, C].
+        trust: q [B, M], >= 0.
+        fused_trust: f [B], >= 0.
+
+    Returns:
+        log-probabilities [B, C]; the fused ones for a sample that no modality is trusted for.
+
+    Source: the logarithmic opinion pool (Genest and Zidek 1986).
+    """
+    log_p = fused.log_softmax(dim=-1)
+    pooled = fused_trust[:, None] * log_p
+    pooled = pooled + (trust.unsqueeze(-1) * unimodal.log_softmax(dim=-1)).sum(dim=1)
+    nobody = (fused_trust + trust.sum(dim=-1))[:, None] <= 0
+    return torch.where(nobody, log_p, pooled.log_softmax(dim=-1))
 
 
 def two_sided_share(z: Tensor, offset: float, slope: float) -> Tensor:

@@ -23,9 +23,10 @@ class AIBLoss(LossComponent):
     Args:
         beta: base strength, >= 0.
         rule: see ``bottleneck_betas``: ``floor`` (from the normalised information), ``fixed_sum``,
-            ``uniform``, ``inverse`` (from the weights W).
+            ``uniform``, ``inverse`` (from the weights W), and the controls ``floor_uniform`` and
+            ``floor_inverse``.
         warmup: share of the run's updates over which the strength rises linearly from 0, in [0, 1].
-        alpha, pivot, power, beta_min, beta_max: see ``bottleneck_betas``.
+        alpha, pivot, relative, power, beta_min, beta_max: see ``bottleneck_betas``.
 
     Source: reconstruction of CAL's AIB; the paper's equation is not public.
     """
@@ -37,6 +38,7 @@ class AIBLoss(LossComponent):
         warmup: float = 0.25,
         alpha: float = 9.0,
         pivot: float = 0.2,
+        relative: bool = False,
         power: float = 1.0,
         beta_min: float | None = None,
         beta_max: float | None = None,
@@ -48,7 +50,12 @@ class AIBLoss(LossComponent):
         self.rule = rule
         self.warmup = warmup
         self.shape = dict(
-            alpha=alpha, pivot=pivot, power=power, beta_min=beta_min, beta_max=beta_max
+            alpha=alpha,
+            pivot=pivot,
+            relative=relative,
+            power=power,
+            beta_min=beta_min,
+            beta_max=beta_max,
         )
         self.betas(torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5]), 1.0)  # checks the arguments
         self.needs_noise = beta > 0
@@ -61,7 +68,7 @@ class AIBLoss(LossComponent):
             information: I_norm [M], a share of H(Y).
             fraction: share of the run's updates that are done.
         """
-        driver = information if self.rule == 'floor' else weights
+        driver = information if self.rule.startswith('floor') else weights
         betas = bottleneck_betas(driver, self.beta, self.rule, **self.shape)  # type: ignore[arg-type]
         ramp = min(1.0, fraction / self.warmup) if self.warmup > 0 else 1.0
         return betas * ramp
