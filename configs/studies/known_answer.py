@@ -14,18 +14,31 @@ datasets = dict(
         options={'model.encoders.c.in_channels': 300},
     )
 )
+# uniform and inverse keep the sums of guided: the mean of its dynamic weights and betas, and its values in the opposite order
 guided = {'model.contribution.source': 'ridge'}
+uniform = {
+    **guided,
+    'model.gate': 'none',
+    'model.contribution.feature_weights.rule': 'uniform',
+    'model.losses.AIBLoss.rule': 'floor_uniform',
+}
+inverse = {
+    **guided,
+    'model.gate': 'none',
+    'model.contribution.feature_weights.rule': 'inverse',
+    'model.losses.AIBLoss.rule': 'floor_inverse',
+}
+beta_uniform = {**guided, 'model.gate': 'none', 'model.losses.AIBLoss.rule': 'floor_uniform'}
+beta_inverse = {**guided, 'model.gate': 'none', 'model.losses.AIBLoss.rule': 'floor_inverse'}
 methods = dict(
     single=dict(method='concat', title='alone', each_modality=True),
     concat=dict(title='concat'),
     concat_uni=dict(title='concat + unimodal'),
-    cal=dict(title='guided', options=guided),
-    uniform=dict(
-        method='cal', title='uniform beta', options={**guided, 'model.losses.AIBLoss.rule': 'uniform', 'model.losses.AIBLoss.beta': 0.1}
-    ),
-    inverse=dict(
-        method='cal', title='inverse beta', options={**guided, 'model.losses.AIBLoss.rule': 'inverse', 'model.losses.AIBLoss.beta': 0.1}
-    ),
+    cal=dict(title='guided', options={**guided, 'model.gate': 'none'}, gates=['none', 'pool']),
+    uniform=dict(method='cal', title='uniform', options=uniform),
+    inverse=dict(method='cal', title='inverse', options=inverse),
+    beta_uniform=dict(method='cal', title='uniform beta', options=beta_uniform),
+    beta_inverse=dict(method='cal', title='inverse beta', options=beta_inverse),
 )
 training = dict(labels20=dict(title='20 % wrong labels', label_noise=0.2))
 lrs = [1e-3, 3e-3, 1e-2]
