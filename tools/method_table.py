@@ -38,7 +38,9 @@ every one of them. A config: `<method>/<dataset>_<encoders>_<fusion>_<method>.py
 *Cost*: time of a training step over that of plain joint training, two ResNet-18, batch 8, side by
 side in one run of `tools/benchmark_step.py` (processor time where the machine was busy); it
 leaves out what a method does once per epoch or before training (teachers, prototypes, short
-trainings), and is that of one modality's turn for ReconBoost, of one block each for AUG.
+trainings), and is that of one modality's turn for ReconBoost, of one block each for AUG. Median
+and quartiles of 4 to 16 rounds (16 for those with a bound: AGM, ARL, CAL, MLA, MMPareto, OGM-GE,
+QMF, TMC); with 4 on a busy machine, some hundredths are chance.
 
 | method | name | acts on | modalities | split | cost |
 |---|---|---|---|---|---|
