@@ -49,9 +49,10 @@ class FeatureMemo:
     or one noise that several conditions share. Only values that were not seen before are encoded:
     on an accelerator together, on a CPU in small batches, one core each. (Cores that share one
     batch wait for each other in every layer; where other programs run, that costs several times
-    the work itself.) So a feature does not depend on the number of cores, nor, with the shipped
-    encoders on the machines we tried, on the other values in the batch. Against the same encoder on
-    a whole batch it differs by rounding, about 1e-6 of the features' size.
+    the work itself.) So a feature does not depend on the number of cores, nor, for images and depth
+    with the shipped encoders on the machines we tried, on the other values in the batch. Texts are
+    padded to the longest beside them, which changes a feature by rounding, about 1e-6 of the
+    features' size; so does a whole batch against small ones.
 
     Only for encoders with ``frozen = True``, whose output is a function of the sample alone and
     whose ``forward`` may run in several threads.
