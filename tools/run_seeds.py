@@ -121,7 +121,11 @@ def test(cfg: Any, checkpoint: str, args: argparse.Namespace) -> list[dict[str, 
     names = set(cfg.model.encoders)
     attacks = [a for a in args.attack if '@' not in a or a.split('@')[1] in names]
     cfg.test_cfg = dict(
-        type='RobustnessTestLoop', attacks=attacks, protocol=args.protocol, seeds=args.noise_seeds
+        type='RobustnessTestLoop',
+        attacks=attacks,
+        protocol=args.protocol,
+        seeds=args.noise_seeds,
+        feature_cache=cfg.default_hooks.feature_cache.folder,
     )
     cfg.test_dataloader.dataset.modalities = sorted(names)
     cfg.load_from, cfg.resume = None, False

@@ -86,6 +86,11 @@ def parser() -> argparse.ArgumentParser:
         help=f'go on learning from the unlabelled test batches: {", ".join(ADAPTER_NAMES)}; '
         f'the figures then depend on the order and size of the batches',
     )
+    found.add_argument(
+        '--feature-cache',
+        metavar='DIR',
+        help='keep what frozen encoders give here, and do not encode what is there already',
+    )
     found.add_argument('--split', choices=['val', 'test'], default='test')
     found.add_argument('--out', metavar='FILE', help='write the results here (JSON)')
     found.add_argument(
@@ -164,9 +169,14 @@ def _runner_config(args: argparse.Namespace, cfg: Config) -> Config:
     evaluator = cfg.get(f'{args.split}_evaluator') or cfg.get('test_evaluator')
     cfg.test_dataloader = _loader_config(cfg, args.split)
     cfg.test_evaluator = evaluator or dict(type='MultiModalMetric')
+    given = cfg.get('test_cfg') or {}
+    kept = {k: given[k] for k in ('feature_cache', 'feature_cache_bytes') if k in given}
+    if args.feature_cache is not None:
+        kept['feature_cache'] = args.feature_cache
     cfg.test_cfg = dict(
         type='RobustnessTestLoop',
-        fp16=(cfg.get('test_cfg') or {}).get('fp16', False),
+        fp16=given.get('fp16', False),
+        **kept,
         attacks=args.attack,
         drop=args.drop,
         protocol=args.protocol,

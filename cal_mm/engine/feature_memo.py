@@ -1,15 +1,25 @@
-"""Frozen encoders run once on every value of a robustness test, however often it comes back."""
+"""What frozen encoders said of every value, so that none is encoded twice: in a run from memory,
+in later runs and other processes from the disk.
+"""
 
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cal_mm.models.encoders.cache import cache_key
+from cal_mm.models.encoders.origin import NoDigestError, encoding_facts
+from cal_mm.models.encoders.value_store import ValueStore
+
 __all__ = ['FeatureMemo', 'value_key']
+
+logger = logging.getLogger(__name__)
 
 #: elements of the input that a CPU core encodes at once. Activations of larger batches leave the
 #: caches, and the C library hands their memory back to the system after every layer: the same
@@ -39,9 +49,10 @@ class FeatureMemo:
     or one noise that several conditions share. Only values that were not seen before are encoded:
     on an accelerator together, on a CPU in small batches, one core each. (Cores that share one
     batch wait for each other in every layer; where other programs run, that costs several times
-    the work itself.) So a feature does not depend on the number of cores, nor, with the shipped
-    encoders on the machines we tried, on the other values in the batch. Against the same encoder on
-    a whole batch it differs by rounding, about 1e-6 of the features' size.
+    the work itself.) So a feature does not depend on the number of cores, nor, for images and depth
+    with the shipped encoders on the machines we tried, on the other values in the batch. Texts are
+    padded to the longest beside them, which changes a feature by rounding, about 1e-6 of the
+    features' size; so does a whole batch against small ones.
 
     Only for encoders with ``frozen = True``, whose output is a function of the sample alone and
     whose ``forward`` may run in several threads.
@@ -49,10 +60,22 @@ class FeatureMemo:
     Args:
         model: with ``encoders`` {m: module} and a ``data_preprocessor`` with a method
             ``front_end_output``; any other model is left alone.
-        max_bytes: features kept at most; those that were not asked for longest go first.
+        max_bytes: features kept in memory at most; those that were not asked for longest go first.
+        folder: of files that keep what was encoded for later runs and other processes, under
+            everything that it depends on; None: nothing is kept.
+        folder_bytes: of these files at most.
     """
 
-    def __init__(self, model: nn.Module, max_bytes: int = 2**28) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        max_bytes: int = 2**28,
+        folder: str | Path | None = None,
+        folder_bytes: int = 2**30,
+    ) -> None:
+        self._model: Any = model
+        self._folder, self._folder_bytes = folder, folder_bytes
+        self._stores: dict[str, ValueStore | None] = {}
         encoders: Any = getattr(model, 'encoders', None) or {}
         self._preprocessor: Any = getattr(model, 'data_preprocessor', None)
         usable = hasattr(self._preprocessor, 'front_end_output')
@@ -91,19 +114,53 @@ class FeatureMemo:
             keys.append((name, i, object()) if key is None else (name, key))
         found: dict[Any, Tensor] = {}
         todo: dict[Any, int] = {}
+        store = self._store(name)
         for i, key in enumerate(keys):
-            if key in self._known:
-                self._known.move_to_end(key)
-                found[key] = self._known[key]
-            elif values[i] is not None:
-                todo.setdefault(key, i)
+            if values[i] is None or key in found or key in todo:
+                continue
+            known = self._recall(key, store)
+            if known is None:
+                todo[key] = i
+            else:
+                found[key] = known
         if todo:
             new = self._encode(name, list(todo.values()), values, samples)
             found.update(zip(todo, new, strict=True))
             for key, feature in zip(todo, new, strict=True):
                 if len(key) == 2:
                     self._keep(key, feature)
+                    if store is not None:
+                        store.add(key[1], feature)
         return [found.get(key) for key in keys]
+
+    def _recall(self, key: Any, store: ValueStore | None) -> Tensor | None:
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        return store.get(key[1]) if store is not None and len(key) == 2 else None
+
+    def _store(self, name: str) -> ValueStore | None:
+        """What the disk knows, read when it is first asked for."""
+        if self._folder is None:
+            return None
+        if name not in self._stores:
+            self._stores[name] = None
+            try:
+                key = cache_key(**encoding_facts(self._model, name))
+            except NoDigestError as e:
+                logger.warning('features of %r are not kept on the disk: %s', name, e)
+            else:
+                store = ValueStore(self._folder, name, key, self._folder_bytes)
+                store.refresh()
+                self._stores[name] = store
+        return self._stores[name]
+
+    def flush(self) -> None:
+        """Write what is new to the disk, and read what other processes have written."""
+        for store in self._stores.values():
+            if store is not None:
+                store.flush()
+                store.refresh()
 
     @torch.no_grad()
     def _encode(

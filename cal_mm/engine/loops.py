@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +27,19 @@ from .feature_memo import FeatureMemo
 
 __all__ = ['RobustnessTestLoop', 'state_fingerprint']
 
+_TAKEN_DOWN = ('data_preprocessor.seen', 'data_preprocessor.seen_widths')
+
 
 def state_fingerprint(model: torch.nn.Module) -> dict[str, tuple[float, float]]:
-    """Sum and sum of squares of every parameter and buffer, to notice that one was changed."""
+    """Sum and sum of squares of every parameter and buffer, to notice that one was changed.
+
+    The shapes that the preprocessor takes down from the first batch are left out: where features
+    come from a cache, the attacked batch may be the first to go through a front end.
+    """
     found = {}
     for name, value in model.state_dict().items():
+        if name.endswith(_TAKEN_DOWN):
+            continue
         if isinstance(value, torch.Tensor) and value.numel():
             double = value.detach().double()
             found[name] = (float(double.sum()), float(double.square().sum()))
@@ -58,6 +67,10 @@ class RobustnessTestLoop(TestLoop):
         seeds: number of noise seeds; None: the protocol's own, 1 for attacks.
         adaptation: config of a test-time adapter (``dict(type='Tent')``); every condition starts
             again from the checkpoint, and a batch is predicted before it teaches.
+        feature_cache: folder that keeps the features of frozen encoders for later runs, by encoder
+            and by the exact value; several processes may use it at once. None: nothing is kept.
+        feature_cache_bytes: of the files that it keeps there, at most; those that were not used
+            longest go first.
 
     Raises:
         ValueError: an attack that cannot be, see :func:`cal_mm.corruptions.plan.plan_conditions`.
@@ -75,6 +88,8 @@ class RobustnessTestLoop(TestLoop):
         protocol: str | None = None,
         seeds: int | None = None,
         adaptation: dict | None = None,
+        feature_cache: str | Path | None = None,
+        feature_cache_bytes: int = 2**30,
     ) -> None:
         built = isinstance(dataloader, DataLoader)
         dataset = (
@@ -102,6 +117,7 @@ class RobustnessTestLoop(TestLoop):
         self.predictions: list[Predictions | None] = []
         self._condition = CLEAN
         self._memo: FeatureMemo | None = None
+        self._kept = feature_cache, feature_cache_bytes
         self._noise_seconds = self._model_seconds = 0.0
 
     def run(self) -> dict[str, float]:
@@ -112,7 +128,10 @@ class RobustnessTestLoop(TestLoop):
             check_gate()
         self.runner.call_hook('before_test')
         self.runner.model.eval()
-        self._memo = FeatureMemo(unwrap(self.runner.model))
+        folder, folder_bytes = self._kept
+        self._memo = FeatureMemo(
+            unwrap(self.runner.model), folder=folder, folder_bytes=folder_bytes
+        )
         clean: dict[str, float] = {}
         for i, condition in enumerate((CLEAN, *self.conditions)):
             if self.conditions:
@@ -121,6 +140,7 @@ class RobustnessTestLoop(TestLoop):
                     + ('' if condition.seed is None else f' (noise seed {condition.seed})')
                 )
             metrics = self._run_condition(condition)
+            self._memo.flush()
             if condition is CLEAN:
                 clean = metrics
         self._select(CLEAN)

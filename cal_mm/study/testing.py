@@ -1,7 +1,8 @@
 """Testing one trained model under a study's conditions; features of frozen encoders are kept."""
 
 import dataclasses
-import json
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from cal_mm.engine.feature_memo import FeatureMemo
 from cal_mm.engine.loops import RobustnessTestLoop
 from cal_mm.files import locked
 from cal_mm.models.encoders.cache import CachedFeatureDataset, FeatureStore, cache_key
+from cal_mm.models.encoders.origin import NoDigestError, encoding_facts, item_facts
 from cal_mm.registry import DATASETS
 from cal_mm.wrapping import unwrap
 
 from .spec import TestPlan
 
 __all__ = ['FeatureBank', 'StudyTestLoop', 'conditions_of', 'study_conditions']
+
+logger = logging.getLogger(__name__)
 
 
 def study_conditions(dataset: Any, modalities: Sequence[str], tests: TestPlan) -> list[Condition]:
@@ -67,7 +71,8 @@ class FeatureBank:
     """Features of frozen encoders under each condition, on the disk, shared by all trials.
 
     A key holds the encoder, the front end, the pipeline, the data and the corruptions of that
-    modality, so a model of one modality and a model of all share what they have in common.
+    modality, the code of all of them and the packages' versions. It holds nothing of the other
+    modalities, so a model of one and a model of all share what they have in common.
 
     Args:
         folder: of the files.
@@ -83,6 +88,15 @@ class FeatureBank:
         self.pipeline = pipeline
         encoders = getattr(model, 'encoders', None) or {}
         self.usable = bool(encoders) and all(getattr(e, 'frozen', False) for e in encoders.values())
+        self._keys: dict[str, str] = {}
+        self._memo = FeatureMemo(model, folder=folder)
+        if self.usable:
+            try:
+                self._keys = {m: self._base_key(m) for m in encoders}
+                item_facts(dataset)
+            except NoDigestError as e:
+                logger.warning('the test features are not kept: %s', e)
+                self.usable = False
 
     def serves(self, condition: Condition) -> bool:
         """Whether the features under ``condition`` are known without the model's other parts."""
@@ -107,25 +121,33 @@ class FeatureBank:
         return {m: s for m, s in stores.items() if s is not None}
 
     def _key(self, modality: str, condition: Condition) -> str:
-        own = [c.describe() for c in condition.corruptions if str(c.modality) == modality]
+        own = [c for c in condition.corruptions if str(c.modality) == modality]
         who = [condition.seed, condition.protocol, condition.protocol_version] if own else []
         return cache_key(
-            encoder=self.model.encoders[modality].digest(),
-            front_end=repr(self.model.data_preprocessor.frontends[modality]),
+            always=self._keys[modality],
+            items=item_facts(self.dataset, own),
+            condition=who,
+        )
+
+    def _base_key(self, modality: str) -> str:
+        """What all conditions have in common: weights are read once, not once per condition."""
+        ids = '\0'.join(self.dataset.sample_ids)
+        return cache_key(
+            **encoding_facts(self.model, modality),
             pipeline=self.pipeline,
             data=self.dataset.metainfo.get('digest'),
             split=self.dataset.metainfo.get('split'),
-            corruptions=json.dumps([own, who], sort_keys=True, default=str),
+            # in their order: a swapped value is that of the sample at a drawn place
+            ids=hashlib.sha256(ids.encode()).hexdigest(),
         )
 
     @torch.no_grad()
     def _encode(self, switch: CorruptedDataset, keys: Mapping[str, str]) -> None:
-        memo = FeatureMemo(self.model)
         rows: dict[str, list] = {m: [] for m in keys}
         ids: dict[str, list[str]] = {m: [] for m in keys}
         absent: dict[str, list[str]] = {m: [] for m in keys}
         for batch in DataLoader(switch, batch_size=32, collate_fn=pseudo_collate):
-            served = memo.serve(batch)['features']
+            served = self._memo.serve(batch)['features']
             for m in keys:
                 for sample, feature in zip(batch['data_samples'], served[m], strict=True):
                     if feature is None:
@@ -136,6 +158,7 @@ class FeatureBank:
         for m, key in keys.items():
             features = torch.stack(rows[m]) if rows[m] else None
             FeatureStore(m, key, ids[m], features, absent[m]).save(self.folder)
+        self._memo.flush()
 
 
 class _Switch(Dataset):
@@ -208,7 +231,7 @@ class StudyTestLoop(RobustnessTestLoop):
         if not loader.get('num_workers'):
             loader.pop('persistent_workers', None)
             loader.pop('prefetch_factor', None)
-        super().__init__(runner, loader, evaluator)
+        super().__init__(runner, loader, evaluator, feature_cache=folder)
         self.conditions = chosen
 
     def _select(self, condition: Condition) -> None:

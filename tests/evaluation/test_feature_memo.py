@@ -181,7 +181,7 @@ class MemoDataset(BaseDataset):
         return {'inputs': inputs, 'data_samples': MultiModalDataSample.of(f's{i}', i % 3)}
 
 
-def run(tmp_path, **test_cfg):
+def run(tmp_path, shift=0.0, **test_cfg):
     cfg = Config(
         dict(
             default_scope='cal_mm',
@@ -203,7 +203,7 @@ def run(tmp_path, **test_cfg):
     )
     runner = Runner.from_cfg(cfg)
     for m, front_end in runner.model.data_preprocessor.frontends.items():
-        front_end.fit(dict(mean=[0.0] * DIMS[m], std=[1.0] * DIMS[m]))
+        front_end.fit(dict(mean=[shift] * DIMS[m], std=[1.0] * DIMS[m]))
     runner.test()
     return runner.test_loop
 
@@ -212,7 +212,7 @@ def test_a_grid_gives_what_it_gives_without_the_memo(tmp_path, monkeypatch):
     made = []
     init = FeatureMemo.__init__
     monkeypatch.setattr(
-        FeatureMemo, '__init__', lambda self, *a: (made.append(self), init(self, *a))[1]
+        FeatureMemo, '__init__', lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1]
     )
     asked = dict(protocol='clipped', seeds=2, attacks=['swap@a'], drop=['b'])
     monkeypatch.setattr(MemoDataset, 'reads', 0)
@@ -231,3 +231,60 @@ def test_a_grid_gives_what_it_gives_without_the_memo(tmp_path, monkeypatch):
         assert timing['noise_to_model'] == pytest.approx(
             timing['noise_seconds'] / timing['model_seconds']
         )
+
+
+# ---- features that outlive a run -----------------------------------------------------------------
+
+GRID = dict(seeds=1, attacks=['noise:3@a', 'swap@a', 'fgsm:3@b'])
+
+
+@pytest.fixture
+def memos(monkeypatch):
+    made = []
+    init = FeatureMemo.__init__
+    monkeypatch.setattr(
+        FeatureMemo, '__init__', lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1]
+    )
+    return made
+
+
+def same_bits(one, other):
+    pairs = zip(one.predictions, other.predictions, strict=True)
+    return all(torch.equal(a.scores, b.scores) for a, b in pairs)
+
+
+def test_a_second_run_encodes_nothing_and_has_the_same_bits(tmp_path, memos):
+    folder = str(tmp_path / 'cache')
+    plain = run(tmp_path / 'plain', **GRID)
+    first = run(tmp_path / 'first', feature_cache=folder, **GRID)
+    second = run(tmp_path / 'second', feature_cache=folder, **GRID)
+    assert [m.encoded['a'] for m in memos] == [40, 40, 0]
+    assert [m.encoded['b'] for m in memos] == [20, 20, 0]
+    assert same_bits(plain, first)
+    assert same_bits(plain, second)
+
+
+def test_other_settings_versions_and_code_are_not_served(tmp_path, memos, monkeypatch):
+    folder = str(tmp_path / 'cache')
+    run(tmp_path / 'a', feature_cache=folder)
+    shifted = run(tmp_path / 'b', shift=0.5, feature_cache=folder)
+    assert [m.encoded['a'] for m in memos] == [20, 20]
+    assert same_bits(shifted, run(tmp_path / 'c', shift=0.5))
+    run(tmp_path / 'd', feature_cache=folder, fp16=True)
+    monkeypatch.setattr(torch, '__version__', '0.0.1')
+    run(tmp_path / 'e', feature_cache=folder)
+    monkeypatch.undo()
+    assert [m.encoded['a'] for m in memos[3:]] == [20, 20]
+
+
+def test_a_torn_file_costs_a_warning_and_its_values(tmp_path, memos, caplog):
+    folder = tmp_path / 'cache'
+    first = run(tmp_path / 'a', feature_cache=str(folder))
+    (torn,) = (folder / 'values').glob('a-*/*.safetensors')
+    torn.write_bytes(torn.read_bytes()[:-7])
+    assert same_bits(first, run(tmp_path / 'b', feature_cache=str(folder)))
+    assert [m.encoded for m in memos] == [{'a': 20, 'b': 20}, {'a': 20, 'b': 0}]
+    assert sum('is unusable' in r.message for r in caplog.records) == 1
+    run(tmp_path / 'c', feature_cache=str(folder))
+    assert memos[2].encoded == {'a': 0, 'b': 0}
+    assert sum('is unusable' in r.message for r in caplog.records) == 1

@@ -246,3 +246,18 @@ def test_two_ranks_give_the_rows_of_one(tool, fake_config, checkpoint, tmp_path,
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_results(tmp_path / f'{n}.json')['rows'] for n in ('one', 'two'))
     assert json.dumps(plain(one)) == json.dumps(plain(two))
+
+
+@pytest.mark.parametrize(
+    ('given', 'argv', 'expected'),
+    [
+        ({}, [], None),
+        ({}, ['--feature-cache', 'd'], 'd'),
+        ({'feature_cache': 'c'}, [], 'c'),
+        ({'feature_cache': 'c'}, ['--feature-cache', 'd'], 'd'),
+    ],
+)
+def test_the_command_line_hands_the_folder_on(tool, given, argv, expected):
+    cfg = Config(dict(test_dataloader={}, test_cfg=given))
+    args = tool.parser().parse_args(['x.py', 'x.pth', *argv])
+    assert tool._runner_config(args, cfg).test_cfg.get('feature_cache') == expected

@@ -10,6 +10,8 @@ from mmengine.dataset import pseudo_collate
 
 from cal_mm.compat import setup
 from cal_mm.corruptions import CLEAN, CorruptedDataset
+from cal_mm.engine.feature_memo import FeatureMemo
+from cal_mm.engine.hooks import FeatureCacheHook
 from cal_mm.models.encoders.cache import DrawnFeatureDataset, FeatureStore
 from cal_mm.registry import DATASETS, MODELS
 from cal_mm.study.outcomes import Entry, Outcome, Panel, column_of
@@ -251,3 +253,66 @@ def test_parts_of_a_split_are_served_from_the_whole(frozen, plan_of, tmp_path):
         files.append(sorted(p.name for p in (tmp_path / 'f').glob('*.safetensors')))
     assert len(files[0]) == 6
     assert files[0] == files[1] == files[2]
+
+
+@pytest.fixture
+def memos(monkeypatch):
+    made = []
+    init = FeatureMemo.__init__
+    monkeypatch.setattr(
+        FeatureMemo, '__init__', lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1]
+    )
+    return made
+
+
+@pytest.mark.parametrize('part', ['all', 'one'])
+def test_a_second_trial_encodes_nothing(raw, plan_of, tmp_path, memos, part):
+    dataset = raw['datasets']['synthetic']
+    frozen_ones = 'abc' if part == 'all' else 'a'
+    dataset['options'] = {f'model.encoders.{m}.frozen': True for m in frozen_ones}
+    dataset['tests'] = dict(attacks=['noise:3@a', 'swap@a', 'fgsm:2@b'], drop=['c'], seeds=1)
+    plan = plan_of(raw)
+    trial = plan.tests(plan.cells[0], (0.05, 0))[0]
+    # without the features of training, whose epochs are not the test's
+    rows = []
+    for name in ('first', 'second'):
+        ledger = Ledger(tmp_path / name)
+        rows.append(run_trial(plan, trial, ledger, features=tmp_path / 'f', provenance={}))
+        rows[-1]['encoded'] = sum(sum(m.encoded.values()) for m in memos)
+        memos.clear()
+    assert rows[0]['encoded'] > 0
+    assert rows[1]['encoded'] == 0
+    assert rows[0]['test'] == rows[1]['test']
+
+
+def test_another_front_end_or_package_is_not_served(frozen, plan_of, tmp_path, monkeypatch):
+    plan = plan_of(frozen)
+    cfg = plan.config(plan.tuning(plan.cells[0])[0])
+    model = MODELS.build(cfg.model).eval()
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+
+    def key():
+        return FeatureBank(tmp_path, model, dataset, cfg.pipeline)._key('a', CLEAN)
+
+    def cached():
+        return FeatureCacheHook._key(model, 'a', dataset, cfg.test_dataloader.dataset)
+
+    before = key(), cached()
+    assert before == (key(), cached())
+    model.data_preprocessor.frontends['a'].std_floor = 0.5
+    changed = key(), cached()
+    monkeypatch.setattr(torch, '__version__', '0.0')
+    newer = key(), cached()
+    assert len({before, changed, newer}) == len({b for b, _ in (before, changed, newer)}) == 3
+    assert len({c for _, c in (before, changed, newer)}) == 3
+
+
+def test_what_cannot_be_told_is_not_kept(frozen, plan_of, tmp_path, caplog):
+    plan = plan_of(frozen)
+    cfg = plan.config(plan.tuning(plan.cells[0])[0])
+    model = MODELS.build(cfg.model).eval()
+    model.data_preprocessor.frontends['a'].shape = lambda x: x
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    bank = FeatureBank(tmp_path, model, dataset, cfg.pipeline)
+    assert not bank.serves(CLEAN)
+    assert 'lambda' in caplog.text

@@ -23,6 +23,7 @@ from cal_mm.models.encoders.cache import (
     cache_key,
     compute_features,
 )
+from cal_mm.models.encoders.origin import NoDigestError, encoding_facts, item_facts
 from cal_mm.models.modes import evaluating
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
@@ -34,8 +35,9 @@ __all__ = ['FeatureCacheHook']
 class FeatureCacheHook(Hook):
     """Before training, encode the training and validation sets with every frozen encoder, once.
 
-    The key of a cache file holds the encoder's weights, the front end, the pipeline and the data's
-    digest, so a change of any of them is noticed.
+    The key of a cache file holds the encoder's weights, the front end's settings, the pipeline, the
+    data's digest, the code that decodes, corrupts and encodes, the versions of the packages behind
+    it and the kind of processor, so a change of any of them is noticed.
 
     A training pipeline that draws at random (augmentation, dropped modalities) changes its values
     from epoch to epoch, so there is nothing to cache, unless ``draws`` says that so many different
@@ -114,7 +116,10 @@ class FeatureCacheHook(Hook):
             return loader
         folder = self._folder(runner)
         dataset_cfg = runner.cfg[f'{which}_dataloader'].dataset
-        keys = {m: self._key(model, m, dataset, dataset_cfg) for m in frozen}
+        try:
+            keys = {m: self._key(model, m, dataset, dataset_cfg) for m in frozen}
+        except NoDigestError as e:
+            return _not_cached(runner, loader, which, e)
         stores = self._load(folder, keys)
         if len(stores) < len(frozen):
             stores = {**self._whole_split(model, dataset, dataset_cfg, folder, frozen), **stores}
@@ -142,16 +147,13 @@ class FeatureCacheHook(Hook):
         """The first epochs of a pipeline that draws at random, encoded once."""
         dataset, folder = loader.dataset, self._folder(runner)
         cfg = runner.cfg[f'{which}_dataloader'].dataset
+        try:
+            clean = {m: self._key(model, m, dataset, cfg) for m in model.modalities}
+        except NoDigestError as e:
+            return _not_cached(runner, loader, which, e)
+        drawn = dict(modalities=list(model.modalities), seed=getattr(dataset, 'seed', None))
         keys = [
-            {
-                m: cache_key(
-                    clean=self._key(model, m, dataset, cfg),
-                    modalities=list(model.modalities),
-                    seed=getattr(dataset, 'seed', None),
-                    epoch=epoch,
-                )
-                for m in model.modalities
-            }
+            {m: cache_key(clean=clean[m], epoch=epoch, **drawn) for m in model.modalities}
             for epoch in range(self.draws)
         ]
         if is_main_process():
@@ -185,10 +187,9 @@ class FeatureCacheHook(Hook):
     def _key(
         model: Any, modality: str, dataset: Any, cfg: Any, ids: Sequence[str] | None = None
     ) -> str:
-        front_end = model.data_preprocessor.frontends[modality]
         return cache_key(
-            encoder=model.encoders[modality].digest(),
-            front_end=repr(front_end),
+            **encoding_facts(model, modality),
+            items=item_facts(dataset),
             pipeline=cfg.get('pipeline', []),
             data=dataset.metainfo.get('digest'),
             ids=sorted(dataset.sample_ids if ids is None else ids),
@@ -220,6 +221,11 @@ def _stacked(features: list[Tensor | None], channels: int) -> Tensor:
     """[B, H]; zeros for a missing modality, of which no feature is kept."""
     zeros = torch.zeros(channels)
     return torch.stack([zeros if f is None else f for f in features])
+
+
+def _not_cached(runner: Any, loader: DataLoader, which: str, why: Exception) -> DataLoader:
+    runner.logger.warning(f'{which}: the features are not cached on disk: {why}')
+    return loader
 
 
 def _draws_at_random(dataset: Any, modalities: list[str]) -> bool:
