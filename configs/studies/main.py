@@ -4,7 +4,12 @@
 #   python tools/study.py configs/studies/main.py --workers 2 --only digits_av
 title = 'Methods of multimodal fusion under imbalance and noise'
 ridge = {'model.contribution.source': 'ridge'}  # frozen encoders and features: docs/methods/cal.md
-frozen = dict(mvsa=ridge, nyud2=ridge, mosi=ridge)
+frozen = dict(mvsa=ridge, nyud2=ridge, mosi=ridge, uci_hard=ridge)
+untrained = {
+    'model.losses': [dict(type='FusedCrossEntropy'), dict(type='UnimodalCrossEntropy', weight=1.0)],
+    'model.contribution.feature_weights': None,
+    'model.bottleneck.type': 'LinearBottleneck',
+}
 
 datasets = dict(
     digits_av=dict(
@@ -133,9 +138,12 @@ methods = dict(
     lowrank=dict(title='low-rank'),
     transformer=dict(title='transformer'),
     late=dict(title='late'),
+    # concat + unimodal losses with CAL's predictions: what the gate gives without the training
     experts=dict(
-        method='cal', title='calibrated product', options={**ridge, 'model.losses': [dict(type='FusedCrossEntropy'), dict(type='UnimodalCrossEntropy', weight=1.0)]},
-        gates=['experts'],
+        method='cal',
+        title='concat + unimodal',
+        options={**ridge, **untrained, 'model.gate': 'experts'},
+        gates=['experts', 'pool'],
     ),
     mm_cosine=dict(title='MMCosine'),
     ogm=dict(title='OGM'),
@@ -169,10 +177,21 @@ methods = dict(
     omib=dict(title='OMIB'),
     cal_uniform=dict(title='uniform beta'),
     cal_paper=dict(title='CAL (paper)', datasets=frozen),
-    cal=dict(title='CAL', datasets=frozen, gates=['none', 'contribution', 'experts']),
+    cal=dict(title='CAL', datasets=frozen, gates=['pool', 'none']),
+    # the sums of CAL without its direction, and against it
+    cal_even=dict(
+        method='cal', title='CAL, uniform', datasets=frozen,
+        options={'model.contribution.feature_weights.rule': 'uniform', 'model.losses.AIBLoss.rule': 'floor_uniform'},
+        gates=['pool', 'none'],
+    ),
+    cal_inverse=dict(
+        method='cal', title='CAL, inverse', datasets=frozen,
+        options={'model.contribution.feature_weights.rule': 'inverse', 'model.losses.AIBLoss.rule': 'floor_inverse'},
+        gates=['pool', 'none'],
+    ),
 )
 
-curves = ['concat', 'concat_uni', 'cal_uniform', 'arl', 'mmpareto', 'cal']
+curves = ['concat', 'concat_uni', 'cal_uniform', 'arl', 'mmpareto', 'cal', 'cal_even', 'cal_inverse']
 training = dict(
     clean=dict(title='clean'),
     noise=dict(title='noise in training', transforms='noise'),

@@ -53,15 +53,17 @@ def test_floor_rule_and_controls():
     assert sorted(control.tolist()) == pytest.approx(sorted(b.tolist()))
     assert float(control[2]) == pytest.approx(0.01)
     assert int(control.argmax()) in (0, 3)
-    share = bottleneck_betas(info, 0.01, 'floor', alpha=9, pivot=0.5, relative=True)
+    share = bottleneck_betas(info, 0.01, 'floor', alpha=9, pivot=9.0, share=0.5)
     assert share.tolist() == pytest.approx([0.01, 0.01 * (1 + 9 * 0.6), 0.1, 0.01 * (1 + 9 * 0.2)])
-    tenth = bottleneck_betas(info / 10, 0.01, 'floor', alpha=9, pivot=0.5, relative=True)
+    tenth = bottleneck_betas(info / 10, 0.01, 'floor', alpha=9, pivot=0.25, share=0.5)
     assert tenth.tolist() == pytest.approx(share.tolist())
+    both = bottleneck_betas(info, 0.01, 'floor', alpha=9, pivot=0.2, share=0.5)
+    assert both.tolist() == pytest.approx(b.tolist())  # a fifth of H(Y) is less than half of .5
     w = torch.tensor([0.7, 0.3])
     assert bottleneck_betas(w, 0.01, 'uniform').tolist() == pytest.approx([0.01, 0.01])
     assert bottleneck_betas(w, 0.01, 'inverse').tolist() == pytest.approx([0.014, 0.006])
     assert bottleneck_betas(w, 0.0, 'floor').tolist() == [0, 0]
-    for bad in (dict(beta=-1.0), dict(rule='flor'), dict(pivot=0.0)):
+    for bad in (dict(beta=-1.0), dict(rule='flor'), dict(pivot=0.0), dict(share=0.0)):
         with pytest.raises(ValueError):  # noqa: PT011
             bottleneck_betas(w, **{'beta': 0.1, **bad})
 

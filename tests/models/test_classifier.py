@@ -163,7 +163,7 @@ def test_weights_do_not_depend_on_the_split():
 
 
 def test_dynamic_weights_scale_what_enters_the_fusion_everywhere():
-    rule = dict(floor=0.2, pivot=0.5)
+    rule = dict(floor=0.2, pivot=0.9, share=0.5)
     weighed = {**CAL, 'contribution': dict(CAL['contribution'], feature_weights=rule)}
     model, plain = build(**weighed), build(**CAL)
     data = model.data_preprocessor(batch(6), False)

@@ -193,18 +193,20 @@ def test_best_temperature_flattens_noise_and_keeps_signal():
 
 def test_dynamic_weights():
     information = torch.tensor([0.4, 0.1, -0.3, 0.3])
-    s = dynamic_weights(information, floor=0.1, pivot=0.5)
+    s = dynamic_weights(information, floor=0.1, pivot=0.9, share=0.5)
     assert s.tolist() == pytest.approx([1, 0.1 + 0.9 * 0.5, 0.1, 1])
     assert dynamic_weights(information / 50).tolist() == pytest.approx(s.tolist())
+    enough = dynamic_weights(information, floor=0.1, pivot=0.1)
+    assert enough.tolist() == pytest.approx([1, 1, 0.1, 1])
     assert dynamic_weights(information, floor=1.0).tolist() == [1] * 4
     assert dynamic_weights(-information.abs()).tolist() == [1] * 4  # nobody tells anything
-    control = dynamic_weights(information, rule='uniform')
+    control = dynamic_weights(information, pivot=0.9, rule='uniform')
     assert control.tolist() == pytest.approx([2.65 / 4] * 4)
-    inverse = dynamic_weights(information, rule='inverse')
+    inverse = dynamic_weights(information, pivot=0.9, rule='inverse')
     assert sorted(inverse.tolist()) == pytest.approx(sorted(s.tolist()))
     assert float(inverse[2]) == 1
     assert float(inverse[0]) < 0.6
     assert dynamic_weights(torch.rand(5, 3)).shape == (5, 3)
-    for bad in (dict(floor=-0.1), dict(pivot=0.0), dict(pivot=1.5), dict(rule='invers')):
+    for bad in (dict(floor=-0.1), dict(pivot=0.0), dict(share=1.5), dict(rule='invers')):
         with pytest.raises(ValueError, match=next(iter(bad))):
             dynamic_weights(information, **bad)

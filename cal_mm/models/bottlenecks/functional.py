@@ -45,7 +45,7 @@ def bottleneck_betas(
     rule: str = 'fixed_sum',
     alpha: float = 9.0,
     pivot: float = 0.2,
-    relative: bool = False,
+    share: float | None = None,
     power: float = 1.0,
     beta_min: float | None = None,
     beta_max: float | None = None,
@@ -65,7 +65,8 @@ def bottleneck_betas(
             ``floor``: its mean for all, and its values in the opposite order.
         alpha: how much more a modality without information gets (``floor``).
         pivot: the normalised information from which on a modality gets just beta (``floor``), > 0.
-        relative: the pivot is a share of the strongest modality's information (``floor``).
+        share: this share of the strongest modality's information is enough as well, in (0, 1];
+            None: it is not (``floor``).
         power: of (1 - W) (``fixed_sum``).
         beta_min: lower bound of every beta_m.
         beta_max: upper bound of every beta_m.
@@ -84,10 +85,14 @@ def bottleneck_betas(
         raise ValueError(f'unknown bottleneck rule {rule!r}; expected one of {BETA_RULES}')
     if not pivot > 0:
         raise ValueError(f'pivot must be positive, got {pivot}')
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f'share must be in (0, 1] or None, got {share}')
     m = weights.shape[-1]
     if rule.startswith('floor'):
-        edge = pivot * weights.amax(dim=-1, keepdim=True).clamp_min(1e-12) if relative else pivot
-        betas = beta * (1 + alpha * (1 - weights / edge).clamp(0, 1))
+        enough = torch.full_like(weights[..., :1], pivot)
+        if share is not None:
+            enough = (share * weights.amax(dim=-1, keepdim=True)).clamp(1e-12, pivot)
+        betas = beta * (1 + alpha * (1 - weights / enough).clamp(0, 1))
         if rule == 'floor_uniform':
             betas = betas.mean(dim=-1, keepdim=True).expand_as(betas).clone()
         elif rule == 'floor_inverse':

@@ -340,18 +340,24 @@ def contribution_weights(
 
 
 def dynamic_weights(
-    information: Tensor, floor: float = 0.1, pivot: float = 0.5, rule: str = 'contribution'
+    information: Tensor,
+    floor: float = 0.1,
+    pivot: float = 0.1,
+    share: float = 0.5,
+    rule: str = 'contribution',
 ) -> Tensor:
     """How much of each modality's features enters the fusion: s_m in [floor, 1].
 
-    s_m = floor + (1 - floor) clamp(I(m) / (pivot max_k I(k)), 0, 1): whoever tells at least
-    ``pivot`` of what the strongest tells counts in full, whoever tells nothing counts ``floor``.
-    Being relative, it does not change when label noise makes every I(m) small.
+    s_m = floor + (1 - floor) c_m with c_m = clamp(I(m) / min(pivot, share max_k I(k)), 0, 1):
+    whoever tells ``pivot`` of H(Y), or ``share`` of what the strongest tells, counts in full;
+    whoever tells nothing counts ``floor``. Wrong labels, which make every I(m) small, hardly change
+    it.
 
     Args:
-        information: I [..., M], in any unit.
+        information: I_norm [..., M], a share of H(Y).
         floor: weight of a modality without information, in [0, 1]; 1 turns the rule off.
-        pivot: share of the strongest modality's information, in (0, 1].
+        pivot: I_norm that is enough to count in full, > 0.
+        share: of the strongest modality's information that is enough, in (0, 1].
         rule: ``contribution``; the controls ``uniform`` (the same mean for all) and ``inverse``
             (the strongest gets the weakest's, and so on).
 
@@ -365,13 +371,16 @@ def dynamic_weights(
     """
     if not 0 <= floor <= 1:
         raise ValueError(f'floor must be in [0, 1], got {floor}')
-    if not 0 < pivot <= 1:
-        raise ValueError(f'pivot must be in (0, 1], got {pivot}')
+    if not pivot > 0:
+        raise ValueError(f'pivot must be positive, got {pivot}')
+    if not 0 < share <= 1:
+        raise ValueError(f'share must be in (0, 1], got {share}')
     if rule not in DYNAMIC_RULES:
         raise ValueError(f'unknown rule {rule!r}; expected one of {DYNAMIC_RULES}')
     strongest = information.amax(dim=-1, keepdim=True)
-    share = (information / (pivot * strongest.clamp_min(1e-12))).clamp(0, 1)
-    weights = torch.where(strongest > 0, floor + (1 - floor) * share, torch.ones_like(share))
+    enough = (share * strongest).clamp(1e-12, pivot)
+    counts = (information / enough).clamp(0, 1)
+    weights = torch.where(strongest > 0, floor + (1 - floor) * counts, torch.ones_like(counts))
     if rule == 'uniform':
         return weights.mean(dim=-1, keepdim=True).expand_as(weights).clone()
     if rule == 'inverse':

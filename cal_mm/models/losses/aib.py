@@ -26,7 +26,7 @@ class AIBLoss(LossComponent):
             ``uniform``, ``inverse`` (from the weights W), and the controls ``floor_uniform`` and
             ``floor_inverse``.
         warmup: share of the run's updates over which the strength rises linearly from 0, in [0, 1].
-        alpha, pivot, relative, power, beta_min, beta_max: see ``bottleneck_betas``.
+        alpha, pivot, share, power, beta_min, beta_max: see ``bottleneck_betas``.
 
     Source: reconstruction of CAL's AIB; the paper's equation is not public.
     """
@@ -38,7 +38,7 @@ class AIBLoss(LossComponent):
         warmup: float = 0.25,
         alpha: float = 9.0,
         pivot: float = 0.2,
-        relative: bool = False,
+        share: float | None = None,
         power: float = 1.0,
         beta_min: float | None = None,
         beta_max: float | None = None,
@@ -52,7 +52,7 @@ class AIBLoss(LossComponent):
         self.shape = dict(
             alpha=alpha,
             pivot=pivot,
-            relative=relative,
+            share=share,
             power=power,
             beta_min=beta_min,
             beta_max=beta_max,
