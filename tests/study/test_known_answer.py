@@ -1,0 +1,44 @@
+"""The study whose answer is known: CAL's direction matters, and it beats its own best modality."""
+
+import json
+import shlex
+import sys
+
+import pytest
+from commands import run
+from scipy import stats
+
+from cal_mm.study import load_study
+from data_prep import synthetic
+
+STUDY = 'configs/studies/known_answer.py'
+ROWS = ('single', 'cal', 'uniform', 'inverse', 'beta_inverse')
+
+
+@pytest.mark.slow
+def test_guided_beats_uniform_inverse_and_the_best_single_modality(tmp_path):
+    """Ten paired seeds, one learning rate for all; one-sided paired t-tests over the seeds."""
+    data, work = tmp_path / 'data', tmp_path / 'work'
+    words = shlex.split(load_study(STUDY).datasets['synthetic'].prepare)
+    assert synthetic.main([*words[3 : words.index('--out')], '--out', str(data), *words[5:]]) == 0
+    options = [f'datasets.synthetic.data_root={data}', f'work_dir={work}', 'lrs=[0.003]']
+    only = [f'synthetic/{row}' for row in ROWS]
+    command = [sys.executable, 'tools/study.py', STUDY, '--workers', '2', '--only', *only]
+    run([*command, '--cfg-options', *options], timeout=1500)
+    accuracy: dict = {}
+    for line in (work / 'results.jsonl').read_text(encoding='utf-8').splitlines():
+        trial = json.loads(line)
+        for row in trial.get('test') or []:
+            if row['condition'] == 'clean' and row.get('gate') in (None, 'none'):
+                found = row['metrics']['accuracy/top1']
+                accuracy.setdefault(trial['row'], {})[trial['seed']] = found
+    seeds = range(10)
+    table = {row: [values[s] for s in seeds] for row, values in accuracy.items()}
+    mean = {row: sum(values) / len(values) for row, values in table.items()}
+    single = max((row for row in mean if row.startswith('single')), key=mean.__getitem__)
+    assert single == 'single:a'
+    for rival in ('uniform', 'inverse', 'beta_inverse', single):
+        p = stats.ttest_rel(table['cal'], table[rival], alternative='greater').pvalue
+        assert p < 0.05, (rival, p, mean)
+    p = stats.ttest_rel(table['uniform'], table['inverse'], alternative='greater').pvalue
+    assert p < 0.05, (p, mean)
