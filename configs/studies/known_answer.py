@@ -1,5 +1,5 @@
 # Does the direction of W matter? 300 samples, 20 % of their labels wrong; a tells the class, b tells it but is drawn for a wrong class in
-# 30 % of the samples, c is 300 numbers of noise. (With endless data a alone reaches 82 %, a and b together 86 %.) Expected: guided > uniform > inverse, and guided > the best single modality.
+# 30 % of the samples, c is 300 numbers of noise. (With endless data a alone reaches 82 %, a and b together 86 %.) Expected: guided > uniform > inverse.
 #   python -m data_prep.synthetic --out data/known_answer --num-train 300 --num-val 300 --num-test 2000 --dim c=300 --signal 2
 #   python tools/study.py configs/studies/known_answer.py --workers 2
 title = 'Known answer: an informative, a weak and a useless modality'
