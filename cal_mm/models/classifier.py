@@ -39,8 +39,9 @@ class MultiModalClassifier(MultiModalNetwork):
         gate: how inference makes the prediction, a name or a config: ``none``, ``contribution``
             (z_m times M W_m of the sample), ``confidence`` (the same with D alone), ``uncertainty``
             (with how usual the bottleneck's posterior is), ``experts`` (product of calibrated
-            unimodal posteriors, weighted by typicality), ``evidence`` (Dempster's combination of
-            the heads' evidence).
+            unimodal posteriors, weighted by typicality), ``pool`` (of the fused and the unimodal
+            posteriors, by contribution and typicality), ``evidence`` (Dempster's combination of the
+            heads' evidence).
         seed: of the bottlenecks' noise, which has its own generator.
         data_preprocessor: config of the preprocessor.
 
