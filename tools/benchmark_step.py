@@ -183,7 +183,7 @@ def build_model(setup: Setup, method: str, args: argparse.Namespace) -> tuple[An
     model = MODELS.build(cfg.model).to(args.device)
     tracker = model.contribution
     if tracker is not None and not tracker.online:
-        values = torch.tensor([0.5, 0.1]), torch.tensor([0.8, 0.4]), torch.tensor([0.7, 0.3])
+        values = torch.tensor([0.5, 0.04]), torch.tensor([0.8, 0.4]), torch.tensor([0.7, 0.3])
         tracker.set_estimate(ContributionEstimate(*values, torch.zeros(2)))
     _stand_in_for_hooks(model)
     if args.compile:

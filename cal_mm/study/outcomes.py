@@ -9,6 +9,10 @@ import numpy as np
 
 from .plan import Plan
 from .records import Ledger
+from .spec import OWN_GATE
+
+#: the others are called by their name
+_GATE_TITLES = {'none': 'no'}
 
 __all__ = ['Entry', 'Outcome', 'Panel', 'column_of', 'load_panels']
 
@@ -27,7 +31,7 @@ class Entry:
     @property
     def key(self) -> str:
         """Unique in a panel."""
-        return self.row if self.gate == 'none' else f'{self.row}+{self.gate}'
+        return self.row if self.gate == OWN_GATE else f'{self.row}+{self.gate}'
 
 
 @dataclass
@@ -138,7 +142,11 @@ def _panel(
             for sample in a['sample_ids'].tolist():
                 index.setdefault(sample, len(index))
         for gate in row.method.gates:
-            title = row.title if gate == 'none' else f'{row.title}, {gate} gate'
+            title = (
+                row.title
+                if gate == OWN_GATE
+                else f'{row.title}, {_GATE_TITLES.get(gate, gate)} gate'
+            )
             entry = Entry(name, gate, title, row.method.name)
             panel.entries.append(entry)
             panel.trials[entry.key] = mine

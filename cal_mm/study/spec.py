@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    'OWN_GATE',
     'DatasetSpec',
     'MethodSpec',
     'Study',
@@ -14,6 +15,9 @@ __all__ = [
     'TestPlan',
     'TrainingSpec',
 ]
+
+#: in place of a gate's name: the one that the config has
+OWN_GATE = 'config'
 
 Options = dict[str, Any]
 
@@ -86,7 +90,8 @@ class MethodSpec:
         settings: the candidates of its own that are tuned, each path -> value.
         datasets: options for single datasets, by their name; they win over ``options``.
         only: datasets that it runs on; None: all.
-        gates: how inference decides, each tested on the same trained model.
+        gates: how inference decides, each tested on the same trained model; ``config`` is what the
+            config has.
         each_modality: train on each modality alone.
     """
 
@@ -97,7 +102,7 @@ class MethodSpec:
     settings: tuple[Options, ...] = ({},)
     datasets: dict[str, Options] = field(default_factory=dict)
     only: tuple[str, ...] | None = None
-    gates: tuple[str, ...] = ('none',)
+    gates: tuple[str, ...] = (OWN_GATE,)
     each_modality: bool = False
 
 

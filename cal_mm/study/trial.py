@@ -24,7 +24,7 @@ from cal_mm.wrapping import unwrap
 from .hooks import KeepBestHook, StepTimeHook
 from .plan import Plan, Trial
 from .records import Ledger
-from .spec import StudyError
+from .spec import OWN_GATE, StudyError
 from .testing import StudyTestLoop
 
 __all__ = ['StudyRunner', 'probe', 'run_trial']
@@ -150,7 +150,7 @@ def _train(
     runner = StudyRunner.from_cfg(cfg)
     model: Any = unwrap(runner.model)
     trained_gate = getattr(model, 'gate', None)
-    for gate in (*gates, 'none'):  # a gate that does not fit shows before the training
+    for gate in (*gates, OWN_GATE):  # a gate that does not fit shows before the training
         _use_gate(model, gate, trained_gate)
     best, steps = KeepBestHook(), StepTimeHook()
     for hook in (CheckpointGuardHook(), best, steps):
@@ -213,8 +213,8 @@ def _test(
 
 
 def _use_gate(model: Any, name: str, trained: Any) -> None:
-    """Decide with the gate ``name``; ``none`` is what the config has."""
-    if name == 'none':
+    """Decide with the gate ``name``; ``config`` is what the config has."""
+    if name == OWN_GATE:
         if trained is not None:
             model.gate = trained
     elif hasattr(model, 'use_gate'):

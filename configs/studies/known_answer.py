@@ -34,7 +34,7 @@ methods = dict(
     single=dict(method='concat', title='alone', each_modality=True),
     concat=dict(title='concat'),
     concat_uni=dict(title='concat + unimodal'),
-    cal=dict(title='guided', options={**guided, 'model.gate': 'none'}, gates=['none', 'pool']),
+    cal=dict(title='guided', options={**guided, 'model.gate': 'none'}, gates=['config', 'pool']),
     uniform=dict(method='cal', title='uniform', options=uniform),
     inverse=dict(method='cal', title='inverse', options=inverse),
     beta_uniform=dict(method='cal', title='uniform beta', options=beta_uniform),

@@ -177,17 +177,15 @@ methods = dict(
     omib=dict(title='OMIB'),
     cal_uniform=dict(title='uniform beta'),
     cal_paper=dict(title='CAL (paper)', datasets=frozen),
-    cal=dict(title='CAL', datasets=frozen, gates=['pool', 'none']),
+    cal=dict(title='CAL', datasets=frozen),
     # the sums of CAL without its direction, and against it
     cal_even=dict(
         method='cal', title='CAL, uniform', datasets=frozen,
         options={'model.contribution.feature_weights.rule': 'uniform', 'model.losses.AIBLoss.rule': 'floor_uniform'},
-        gates=['pool', 'none'],
     ),
     cal_inverse=dict(
         method='cal', title='CAL, inverse', datasets=frozen,
         options={'model.contribution.feature_weights.rule': 'inverse', 'model.losses.AIBLoss.rule': 'floor_inverse'},
-        gates=['pool', 'none'],
     ),
 )
 

@@ -185,12 +185,16 @@ def test_kept_checkpoints_are_what_was_tested(data, tmp_path):
 
 def test_gates_are_tested_on_one_training(data, tmp_path):
     work = tmp_path / 'smoke'
-    gates = ['methods.cal.gates=["none","experts"]', 'seeds=[0,1]']
+    gates = ['methods.cal.gates=["config","none","experts"]', 'seeds=[0,1]']
     run(data, work, '--only', 'synthetic/cal@clean', options=gates)
     tests = [r for r in Ledger(work).rows().values() if r['phase'] == 'test']
-    assert [len(r['test']) for r in tests] == [6, 6]
+    assert [len(r['test']) for r in tests] == [9, 9]
     report = (work / 'report.md').read_text()
     assert '| CAL, experts gate |' in report
+    assert '| CAL, no gate |' in report
+    for trial in tests:  # the config's own, 'pool', is neither of the others
+        nll = {r['gate']: r['metrics']['nll'] for r in trial['test'] if r['condition'] == 'clean'}
+        assert len(set(nll.values())) == 3
     bad = ['methods.concat.gates=["experts"]', 'seeds=[0,1]']
     out = run(data, work, '--only', 'synthetic/concat@clean', options=bad, expect=1)
     assert 'needs model.unimodal_head' in out

@@ -63,7 +63,7 @@ def test_column_of(row, column):
 @pytest.fixture
 def panel():
     rng = np.random.default_rng(0)
-    entries = [Entry(m, 'none', m.upper(), m) for m in ('concat', 'good', 'twin')]
+    entries = [Entry(m, 'config', m.upper(), m) for m in ('concat', 'good', 'twin')]
     outcomes, trials = {}, {}
     for entry, share in zip(entries, (0.5, 0.9, 0.9), strict=True):
         for column in ('clean', 'x', 'y'):
