@@ -116,7 +116,7 @@ def test_pool_by_hand():
             p = (state.unimodal_logits(m)[i] / tracker.temperature[j]).softmax(dim=0)
             total = total + q[m] * p.log()
         fused = (state.logits[i] / 3.0).softmax(dim=0).log()
-        total = total + sum(q.values()) / 1.25 * fused
+        total = total + (sum(q.values()) / 1.25) ** 2 * fused
         # sample 2 has only 'c', which tells nothing: the fused prediction stays
         expected = fused if i == 2 else total.softmax(dim=0).log()
         torch.testing.assert_close(got[i], expected.detach(), atol=1e-5, rtol=1e-5)
@@ -185,6 +185,8 @@ def test_what_a_gate_needs_is_told():
         build(bottleneck=mixed, gate='uncertainty')
     with pytest.raises(ValueError, match='measure must be one of'):
         build(**CAL, gate=dict(type='UncertaintyGate', measure='sigma'))
+    with pytest.raises(ValueError, match='power must not be negative'):
+        build(**CAL, gate=dict(type='PoolGate', power=-1.0))
     with pytest.raises(ValueError, match='needs labels'):
         build(**CAL, gate=dict(type='ConfidenceGate', kind='true_class'))
     with pytest.raises(TypeError, match=r"takes no argument 'ofset'\. Did you mean 'offset'"):

@@ -72,10 +72,20 @@ class PoolGate(ExpertsGate):
     log p = f log softmax(y / T) + sum_m q_m log softmax(u_m / T_m), normalised, where
     q_m = a_m I(m) / max_k I(k): a modality's own prediction counts by the information that it was
     found to hold, as long as its features look like clean ones (a_m). The fused prediction has seen
-    all of them, so f = sum_m q_m / sum_m q_m(a = 1). Before anything is measured all count alike.
+    all of them, so f = (sum_m q_m / sum_m q_m(a = 1))^power: once the strongest is corrupted, the
+    others are trusted more than what is fused with it. Before anything is measured all count alike.
+
+    Args:
+        power: >= 0; 0 keeps the fused prediction at full weight.
 
     Source: ours; a reading of the paper's dynamic weights.
     """
+
+    def __init__(self, power: float = 2.0) -> None:
+        super().__init__()
+        if not power >= 0:
+            raise ValueError(f'PoolGate: power must not be negative, got {power}')
+        self.power = power
 
     def forward(self, state: ForwardState, parts: GateParts) -> Tensor:
         """Log-probabilities [B, C]."""
@@ -89,7 +99,7 @@ class PoolGate(ExpertsGate):
             state.logits.float() / tracker.fused_temperature,
             _unimodal(state) / tracker.temperature[None, :, None],
             trust,
-            trust.sum(dim=1) / counts.sum(),
+            (trust.sum(dim=1) / counts.sum()).pow(self.power) * (trust.sum(dim=1) > 0),
         )
 
 

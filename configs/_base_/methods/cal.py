@@ -13,7 +13,7 @@ method = dict(
 method_model = dict(
     bottleneck=dict(type='VariationalBottleneck'),
     unimodal_head=dict(type='LinearHead'),
-    gate='pool',
+    gate=dict(type='PoolGate'),
     losses=[
         dict(type='FusedCrossEntropy'),
         dict(type='UnimodalCrossEntropy', weight=1.0),
