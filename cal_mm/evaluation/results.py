@@ -1,7 +1,6 @@
 """Results files: a versioned JSON schema, written atomically (docs/results_schema.md)."""
 
 import hashlib
-import importlib.metadata
 import io
 import json
 import platform
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cal_mm.files import write_atomically
+from cal_mm.versions import installed_versions
 
 from .summary import summarise
 
@@ -119,13 +119,7 @@ def text_digest(text: str) -> str:
 
 def software_versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
-    found = {'python': platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = 'not installed'
-    return found
+    return {'python': platform.python_version(), **installed_versions(_PACKAGES)}
 
 
 def validate_results(results: Any, where: str = 'results') -> dict:

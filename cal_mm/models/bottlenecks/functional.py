@@ -6,6 +6,8 @@ Source: reconstruction of CAL (arXiv 2510.26289); the paper's equations are not 
 import torch
 from torch import Tensor
 
+from cal_mm.models.contribution.functional import counted_share, redirected
+
 __all__ = ['BETA_RULES', 'bottleneck_betas', 'gaussian_kl']
 
 BETA_RULES = ('fixed_sum', 'floor', 'uniform', 'inverse', 'floor_uniform', 'floor_inverse')
@@ -89,15 +91,8 @@ def bottleneck_betas(
         raise ValueError(f'share must be in (0, 1] or None, got {share}')
     m = weights.shape[-1]
     if rule.startswith('floor'):
-        enough = torch.full_like(weights[..., :1], pivot)
-        if share is not None:
-            enough = (share * weights.amax(dim=-1, keepdim=True)).clamp(1e-12, pivot)
-        betas = beta * (1 + alpha * (1 - weights / enough).clamp(0, 1))
-        if rule == 'floor_uniform':
-            betas = betas.mean(dim=-1, keepdim=True).expand_as(betas).clone()
-        elif rule == 'floor_inverse':
-            order = betas.sort(dim=-1)
-            betas = torch.zeros_like(betas).scatter(-1, order.indices, order.values.flip(-1))
+        betas = beta * (1 + alpha * (1 - counted_share(weights, pivot, share)))
+        betas = redirected(betas, rule.removeprefix('floor_'))
     elif rule == 'uniform' or m == 1:
         betas = torch.full_like(weights, beta)
     elif rule == 'inverse':

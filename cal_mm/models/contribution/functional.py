@@ -25,10 +25,12 @@ __all__ = [
     'coalition_values',
     'confidence',
     'contribution_weights',
+    'counted_share',
     'dynamic_weights',
     'entropy_of',
     'information_from_values',
     'information_quantity',
+    'redirected',
     'sampled_shapley_values',
     'shapley_values',
     'shares',
@@ -377,16 +379,43 @@ def dynamic_weights(
         raise ValueError(f'share must be in (0, 1], got {share}')
     if rule not in DYNAMIC_RULES:
         raise ValueError(f'unknown rule {rule!r}; expected one of {DYNAMIC_RULES}')
+    counts = counted_share(information, pivot, share)
     strongest = information.amax(dim=-1, keepdim=True)
-    enough = (share * strongest).clamp(1e-12, pivot)
-    counts = (information / enough).clamp(0, 1)
     weights = torch.where(strongest > 0, floor + (1 - floor) * counts, torch.ones_like(counts))
+    return redirected(weights, rule)
+
+
+def counted_share(information: Tensor, pivot: float, share: float | None = None) -> Tensor:
+    """c_m = clamp(I(m) / min(pivot, share max_k I(k)), 0, 1): 1 for who tells enough.
+
+    Args:
+        information: I_norm [..., M].
+        pivot: I_norm that is enough, > 0.
+        share: of the strongest modality's information that is enough as well; None: it is not.
+
+    Returns:
+        [..., M].
+    """
+    if share is None:
+        return (information / pivot).clamp(0, 1)
+    strongest = information.amax(dim=-1, keepdim=True)
+    return (information / (share * strongest).clamp(1e-12, pivot)).clamp(0, 1)
+
+
+def redirected(values: Tensor, rule: str) -> Tensor:
+    """Controls of the same sum for a rule that gives every modality a value [..., M].
+
+    Args:
+        values: what the rule gives.
+        rule: ``uniform``: the mean for all; ``inverse``: the values in the opposite order; any
+            other leaves them.
+    """
     if rule == 'uniform':
-        return weights.mean(dim=-1, keepdim=True).expand_as(weights).clone()
+        return values.mean(dim=-1, keepdim=True).expand_as(values).clone()
     if rule == 'inverse':
-        ascending = weights.sort(dim=-1)
-        return torch.zeros_like(weights).scatter(-1, ascending.indices, ascending.values.flip(-1))
-    return weights
+        order = values.sort(dim=-1)
+        return torch.zeros_like(values).scatter(-1, order.indices, order.values.flip(-1))
+    return values
 
 
 def shares(values: Tensor, present: Tensor | None = None) -> Tensor:

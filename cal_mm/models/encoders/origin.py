@@ -6,7 +6,6 @@ A key that leaves one of them out serves yesterday's features as today's. What c
 
 import functools
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import platform
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import cal_mm
+from cal_mm.versions import installed_versions
 
 __all__ = [
     'NoDigestError',
@@ -273,13 +273,7 @@ def _collect(value: Any, found: dict[int, Any]) -> None:
 
 @functools.cache
 def _installed() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = 'not installed'
-    return found
+    return installed_versions(_PACKAGES)
 
 
 def _versions() -> dict[str, str]:

@@ -95,11 +95,12 @@ class PoolGate(ExpertsGate):
         strongest = information.max()
         counts = torch.where(strongest > 0, information / strongest.clamp_min(1e-12), 1.0)
         trust = a * counts
+        left = trust.sum(dim=1)
         return pool_logits(
             state.logits.float() / tracker.fused_temperature,
             _unimodal(state) / tracker.temperature[None, :, None],
             trust,
-            (trust.sum(dim=1) / counts.sum()).pow(self.power) * (trust.sum(dim=1) > 0),
+            (left / counts.sum()).pow(self.power) * (left > 0),
         )
 
 
