@@ -84,6 +84,7 @@ class MultiModalClassifier(MultiModalNetwork):
         state.betas = self.current_betas()
         if self.contribution is not None:
             self._require_measured(self.contribution)
+            state.targets = self.contribution.targets(state.sample_ids, state.known_labels)
         out: dict[str, Tensor] = {}
         for component in self.losses:
             out.update(component(state))
@@ -100,6 +101,12 @@ class MultiModalClassifier(MultiModalNetwork):
                 f'model.contribution.source={tracker.source!r} is measured before training, and '
                 f'was not: train with '
                 f"the ContributionHook (configs/_base_/default_runtime.py), or use source='train'"
+            )
+        if tracker.soft_targets > 0 and tracker.posteriors is None:
+            raise ValueError(
+                'model.contribution.soft_targets needs held-out predictions of the training '
+                'samples: train with the ContributionHook (configs/_base_/default_runtime.py), or '
+                'set soft_targets=0'
             )
 
     def current_betas(self) -> Tensor | None:

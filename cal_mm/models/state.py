@@ -27,6 +27,7 @@ class ForwardState:
         logits: fused logits y [B, C].
         log_prior: log of the class prior of the training data, [C].
         labels: int64 [B], or None.
+        targets: what the cross-entropies of CAL learn, probabilities [B, C]; None: the labels.
         present: bool [B, M], or None where nothing is missing.
         sample_ids: B strings.
         betas: the bottleneck strengths beta_m [M] that this update uses, or None.
@@ -51,6 +52,7 @@ class ForwardState:
     fuse: Callable[[dict[str, Tensor], Tensor, Tensor | None], Tensor]
     head: Callable[[str, Tensor], Tensor] | None = None
     labels: Tensor | None = None
+    targets: Tensor | None = None
     present: Tensor | None = None
     sample_ids: list[str] = field(default_factory=list)
     betas: Tensor | None = None
@@ -150,6 +152,16 @@ class ForwardState:
         if self.labels is None:
             raise ValueError('this needs labels: it cannot run on unlabelled samples')
         return self.labels
+
+    @property
+    def known_targets(self) -> Tensor:
+        """Class probabilities [B, C] where there are soft targets, else the labels, int64 [B]: either
+        is a target of ``torch.nn.functional.cross_entropy``.
+
+        Raises:
+            ValueError: the samples carry no labels.
+        """
+        return self.known_labels if self.targets is None else self.targets
 
     def log_likelihood(self, logits: Tensor) -> Tensor:
         """log p(label): [..., B, C] -> [..., B], float32."""

@@ -93,7 +93,7 @@ def test_evidence_by_hand():
 def test_pool_by_hand():
     model = ready('pool')
     tracker = model.contribution
-    tracker.information.copy_(torch.tensor([0.4, 0.1, -0.2]))
+    tracker.information.copy_(torch.tensor([0.4, 0.04, -0.2]))
     tracker.temperature.copy_(torch.tensor([2.0, 0.5, 1.0]))
     tracker.fused_temperature.fill_(3.0)
     features = model.encode(model.data_preprocessor(batch(40, seed=5), False)['inputs'])
@@ -105,7 +105,7 @@ def test_pool_by_hand():
     got = logits_of(model, data)
     for i in range(4):
         q, total = {}, torch.zeros(CLASSES)
-        for j, (m, counts) in enumerate((('a', 1.0), ('b', 0.25), ('c', 0.0))):
+        for j, (m, counts) in enumerate((('a', 1.0), ('b', 0.4), ('c', 0.0))):
             there = data['present'][i, j]
             a = (
                 float(tracker.typicality[m](state.features[m][i : i + 1].detach()))
@@ -116,7 +116,7 @@ def test_pool_by_hand():
             p = (state.unimodal_logits(m)[i] / tracker.temperature[j]).softmax(dim=0)
             total = total + q[m] * p.log()
         fused = (state.logits[i] / 3.0).softmax(dim=0).log()
-        total = total + (sum(q.values()) / 1.25) ** 2 * fused
+        total = total + sum(q.values()) / 1.4 * fused
         # sample 2 has only 'c', which tells nothing: the fused prediction stays
         expected = fused if i == 2 else total.softmax(dim=0).log()
         torch.testing.assert_close(got[i], expected.detach(), atol=1e-5, rtol=1e-5)
@@ -187,6 +187,9 @@ def test_what_a_gate_needs_is_told():
         build(**CAL, gate=dict(type='UncertaintyGate', measure='sigma'))
     with pytest.raises(ValueError, match='power must not be negative'):
         build(**CAL, gate=dict(type='PoolGate', power=-1.0))
+    for bad in (dict(pivot=0.0), dict(share=1.5)):
+        with pytest.raises(ValueError, match='PoolGate'):
+            build(**CAL, gate=dict(type='PoolGate', **bad))
     with pytest.raises(ValueError, match='needs labels'):
         build(**CAL, gate=dict(type='ConfidenceGate', kind='true_class'))
     with pytest.raises(TypeError, match=r"takes no argument 'ofset'\. Did you mean 'offset'"):

@@ -1,19 +1,27 @@
-"""CAL's hook: measures W before training and writes its history. It never touches a gradient."""
+"""CAL's hook: measures W and the held-out predictions before training and writes W's history. It
+never touches a gradient.
+"""
 
 import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmengine.dist import broadcast, is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from cal_mm.datasets import column_of
 from cal_mm.files import write_atomically
+from cal_mm.models.contribution import HeldOutPosteriors
 from cal_mm.registry import CONTRIBUTION_SOURCES, HOOKS
 from cal_mm.wrapping import unwrap
 
 __all__ = ['SOURCES', 'ContributionHook', 'build_source']
+
+#: of the held-out predictions in a checkpoint
+STORED = 'cal_held_out_posteriors'
 
 #: short names of ``model.contribution.source``
 SOURCES = {'train': 'TrainSource', 'pilot': 'PilotSource', 'ridge': 'RidgeSource'}
@@ -33,6 +41,9 @@ class ContributionHook(Hook):
     {m}, "beta": {m}, "information": {m}, "confidence": {m}, "standard_error": {m}}. A resumed run
     drops the lines after the epoch it resumes from.
 
+    With ``model.contribution.soft_targets`` the source's held-out predictions of the training
+    samples are handed to the model, and kept in the run's checkpoints, not in the model's state.
+
     Args:
         interval: iterations between the scalars for TensorBoard and the log.
         filename: of the history.
@@ -44,17 +55,26 @@ class ContributionHook(Hook):
         self.interval = interval
         self.filename = filename
         self._lines: list[str] = []
+        self._restored: dict[str, Any] | None = None
 
     def before_train(self, runner: Any) -> None:
         """Measure W unless a checkpoint brought it, and open the history."""
         model = unwrap(runner.model)
         self._open_history(runner)
         tracker = getattr(model, 'contribution', None)
-        if tracker is not None and not tracker.online and not bool(tracker.measured):
+        if tracker is None:
+            return
+        needs_posteriors = tracker.soft_targets > 0 and self._restored is None
+        if not tracker.online and (needs_posteriors or not bool(tracker.measured)):
             self._measure(runner, model)
+        elif self._restored is not None:
+            tracker.posteriors = HeldOutPosteriors(
+                self._restored['sample_ids'], self._restored['probabilities']
+            )
 
     def _measure(self, runner: Any, model: Any) -> None:
         tracker = model.contribution
+        estimate = None
         if is_main_process():
             estimate = build_source(tracker.source).measure(runner, model)
             if estimate is not None:
@@ -65,6 +85,22 @@ class ContributionHook(Hook):
             shared = buffer.float()
             broadcast(shared, src=0)
             buffer.copy_(shared.to(buffer.dtype))
+        if tracker.soft_targets > 0:
+            tracker.posteriors = _shared_posteriors(runner, model, estimate)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """The held-out predictions go with it."""
+        tracker = getattr(unwrap(runner.model), 'contribution', None)
+        if tracker is not None and tracker.posteriors is not None:
+            checkpoint[STORED] = {
+                'sample_ids': list(tracker.posteriors.rows),
+                'probabilities': tracker.posteriors.probabilities.cpu(),
+            }
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """On resuming the held-out predictions come back."""
+        if runner._resume:
+            self._restored = checkpoint.get(STORED)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -102,6 +138,33 @@ class ContributionHook(Hook):
         if is_main_process():
             path = os.path.join(runner.work_dir, self.filename)
             write_atomically(path, '\n'.join(self._lines) + '\n')
+
+
+def _shared_posteriors(runner: Any, model: Any, estimate: Any) -> HeldOutPosteriors:
+    """The held-out predictions of rank 0's ``estimate`` on every rank.
+
+    Raises:
+        ValueError: the source or the dataset does not tell what is needed.
+    """
+    dataset = runner.train_dataloader.dataset
+    names = column_of(dataset, 'sample_ids')
+    if names is None:
+        raise ValueError(
+            f'model.contribution.soft_targets needs to know which prediction is whose: give '
+            f'{type(dataset).__name__} a property `sample_ids` (N strings), or set soft_targets=0'
+        )
+    device = model.class_log_prior.device
+    probabilities = torch.zeros(len(names), model.num_classes, device=device)
+    if estimate is not None:
+        if estimate.posteriors is None:
+            raise ValueError(
+                f'model.contribution.soft_targets needs held-out predictions, which the source '
+                f'{model.contribution.source!r} does not give: use source="pilot" or "ridge", or '
+                f'set soft_targets=0'
+            )
+        probabilities.copy_(estimate.posteriors)
+    broadcast(probabilities, src=0)
+    return HeldOutPosteriors([str(name) for name in names], probabilities)
 
 
 def _measurements(runner: Any, model: Any) -> dict[str, dict[str, float]]:

@@ -86,6 +86,17 @@ class _Calibrated:
         self.nll_alone = torch.stack([_nll(unimodal / t, labels) for t in self.grid])  # [T, M, N]
         self.confidence = torch.stack([confidence(unimodal / t) for t in self.grid])
 
+    def posteriors(self, logits: Tensor, row: int) -> Tensor:
+        """Probabilities [N, C] of the coalition in row ``row``, whose logits are [N, C], at the
+        temperature that fits the other folds.
+        """
+        out = torch.zeros_like(logits)
+        for fold in self.folds.unique():
+            score, others = self.folds == fold, self.folds != fold
+            best = int(self.nll[:, row, others].mean(dim=-1).argmin())
+            out[score] = (logits[score] / self.grid[best]).softmax(dim=-1)
+        return out
+
     def means(self, keep: Tensor, fit: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Coalition values [S] and confidences [M] over the samples ``keep``; temperatures from
         ``fit``.
@@ -182,7 +193,9 @@ def estimate_from_predictions(
     if undecided and fallback:
         weights = torch.full_like(weights, 1 / len(weights))
         information = information.mean().expand_as(information).clone()
-    return ContributionEstimate(information, mean_conf, weights, error, details)
+    everyone = int(plan.masks.all(dim=1).nonzero()[0])
+    posteriors = tables.posteriors(coalition_logits[everyone].float(), everyone)
+    return ContributionEstimate(information, mean_conf, weights, error, details, posteriors)
 
 
 def _groups(dataset: Any) -> list[str] | None:

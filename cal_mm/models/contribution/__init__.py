@@ -19,6 +19,7 @@ from .functional import (
     shares,
 )
 from .ledger import Ledger
+from .targets import HeldOutPosteriors, mixed_targets
 from .tracker import ContributionEstimate, ContributionTracker
 from .typicality import Typicality
 
@@ -27,6 +28,7 @@ __all__ = [
     'ContributionEstimate',
     'ContributionEstimator',
     'ContributionTracker',
+    'HeldOutPosteriors',
     'LearningPotential',
     'LeaveOneOutInformation',
     'Ledger',
@@ -38,6 +40,7 @@ __all__ = [
     'contribution_weights',
     'dynamic_weights',
     'information_quantity',
+    'mixed_targets',
     'sampled_shapley_values',
     'shapley_values',
     'shares',

@@ -1,17 +1,19 @@
 """The contribution of every modality: where it is kept, averaged and handed out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cal_mm.models.state import ForwardState
 from cal_mm.registry import CONTRIBUTIONS
 
 from .functional import confidence, contribution_weights, dynamic_weights, shares
 from .ledger import Ledger
+from .targets import HeldOutPosteriors, check_soft_targets, mixed_targets
 from .typicality import Typicality
 
 __all__ = ['ContributionEstimate', 'ContributionTracker']
@@ -30,6 +32,9 @@ class ContributionEstimate:
         weights: W [M], sums to one.
         standard_error: of W, [M].
         details: further facts for the log (JSON-serialisable).
+        posteriors: class probabilities of the training samples in the dataset's order, each by a
+            predictor of all modalities that never saw it, calibrated, [N, C]; None where the
+            source has none.
     """
 
     information: Tensor
@@ -37,6 +42,7 @@ class ContributionEstimate:
     weights: Tensor
     standard_error: Tensor
     details: dict[str, Any] = field(default_factory=dict)
+    posteriors: Tensor | None = None
 
 
 class ContributionTracker(nn.Module):
@@ -58,8 +64,10 @@ class ContributionTracker(nn.Module):
             W.
         feature_weights: keyword arguments of ``dynamic_weights``: what of each modality's features
             enters the fusion; None: all.
+        soft_targets: share in [0, 1) of the source's held-out prediction of a sample in what the
+            cross-entropies learn, ``mixed_targets``; 0: they learn the labels.
 
-    Kept in the checkpoint: everything.
+    Kept in the checkpoint: everything (the held-out predictions by ``ContributionHook``).
 
     Source: reconstruction of CAL; the paper's equations are not public.
     """
@@ -86,16 +94,27 @@ class ContributionTracker(nn.Module):
         momentum: float = 0.9,
         typicality: dict | None = None,
         feature_weights: dict | None = None,
+        soft_targets: float = 0.0,
     ) -> None:
         super().__init__()
         self.modalities = tuple(sorted(feature_channels))
         m = len(self.modalities)
+        self.source = source
         if not 0 <= momentum < 1:
             raise ValueError(f'contribution: momentum must be in [0, 1), got {momentum}')
         contribution_weights(torch.zeros(m), torch.zeros(m), lam, tau, combine)  # checks
         dynamic_weights(torch.zeros(m), **(feature_weights or {}))  # checks
+        check_soft_targets(soft_targets)
         self.feature_rule = feature_weights
-        self.source = source
+        if soft_targets and self.online:
+            raise ValueError(
+                f'contribution.soft_targets={soft_targets} needs predictions of samples that their '
+                f"predictor never saw, which source={source!r} does not make: use 'pilot' or "
+                f"'ridge', or soft_targets=0"
+            )
+        self.soft_targets = soft_targets
+        #: of the training samples, once they are measured; they belong to the run, not to the model
+        self.posteriors: HeldOutPosteriors | None = None
         self.lam, self.tau, self.combine, self.momentum = lam, tau, combine, momentum
         self.information_estimator = CONTRIBUTIONS.build(
             information or dict(type='ShapleyInformation')
@@ -136,6 +155,21 @@ class ContributionTracker(nn.Module):
         if self.feature_rule is None or not self.measured:
             return None
         return dynamic_weights(self.information, **self.feature_rule)
+
+    @torch.no_grad()
+    def targets(self, sample_ids: Sequence[str], labels: Tensor) -> Tensor | None:
+        """What the cross-entropies learn, [B, C] float32; None where it is the labels.
+
+        Args:
+            sample_ids: B names. A sample without a held-out prediction keeps its label.
+            labels: int64 [B].
+        """
+        if self.soft_targets == 0 or self.posteriors is None:
+            return None
+        posterior, known = self.posteriors.to(labels.device).read(sample_ids)
+        mixed = mixed_targets(posterior.float(), labels, self.soft_targets)
+        given = F.one_hot(labels, posterior.shape[-1]).to(mixed)
+        return torch.where(known.unsqueeze(-1), mixed, given)
 
     @torch.no_grad()
     def observe(self, state: ForwardState) -> None:

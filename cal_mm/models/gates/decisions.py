@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cal_mm.models.contribution import ContributionTracker
+from cal_mm.models.contribution.functional import counted_share
 from cal_mm.models.fusions.evidential import (
     dempster_fold,
     evidence_from_logits,
@@ -70,30 +71,36 @@ class PoolGate(ExpertsGate):
     """Pool of the fused and the unimodal predictions, by contribution and typicality.
 
     log p = f log softmax(y / T) + sum_m q_m log softmax(u_m / T_m), normalised, where
-    q_m = a_m I(m) / max_k I(k): a modality's own prediction counts by the information that it was
-    found to hold, as long as its features look like clean ones (a_m). The fused prediction has seen
-    all of them, so f = (sum_m q_m / sum_m q_m(a = 1))^power: once the strongest is corrupted, the
-    others are trusted more than what is fused with it. Before anything is measured all count alike.
+    q_m = a_m c_m: a modality's own prediction counts if it was found to hold enough information
+    (c_m, see ``counted_share``, as in the dynamic weights), as long as its features look like clean
+    ones (a_m). The fused prediction has seen all of them, so f = (sum_m q_m / sum_m c_m)^power:
+    once one is corrupted, the others are trusted more than what is fused with it. Where no modality
+    holds information, and before anything is measured, all count alike.
 
     Args:
         power: >= 0; 0 keeps the fused prediction at full weight.
+        pivot: I_norm that is enough to count in full, > 0.
+        share: of the strongest modality's information that is enough, in (0, 1].
 
     Source: ours; a reading of the paper's dynamic weights.
     """
 
-    def __init__(self, power: float = 2.0) -> None:
+    def __init__(self, power: float = 1.0, pivot: float = 0.1, share: float = 0.5) -> None:
         super().__init__()
         if not power >= 0:
             raise ValueError(f'PoolGate: power must not be negative, got {power}')
-        self.power = power
+        if not pivot > 0:
+            raise ValueError(f'PoolGate: pivot must be positive, got {pivot}')
+        if not 0 < share <= 1:
+            raise ValueError(f'PoolGate: share must be in (0, 1], got {share}')
+        self.power, self.pivot, self.share = power, pivot, share
 
     def forward(self, state: ForwardState, parts: GateParts) -> Tensor:
         """Log-probabilities [B, C]."""
         tracker = self.tracker(parts)
         a = self.typicalities(state, tracker)
-        information = tracker.information.clamp_min(0)
-        strongest = information.max()
-        counts = torch.where(strongest > 0, information / strongest.clamp_min(1e-12), 1.0)
+        counts = counted_share(tracker.information, self.pivot, self.share)
+        counts = torch.where(tracker.information.max() > 0, counts, 1.0)
         trust = a * counts
         left = trust.sum(dim=1)
         return pool_logits(

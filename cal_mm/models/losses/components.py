@@ -60,7 +60,7 @@ class FusedCrossEntropy(LossComponent):
     def forward(self, state: ForwardState) -> dict[str, Tensor]:
         """``{'loss_fused': scalar}``."""
         loss = F.cross_entropy(
-            state.logits.float(), state.known_labels, label_smoothing=self.label_smoothing
+            state.logits.float(), state.known_targets, label_smoothing=self.label_smoothing
         )
         return {'loss_fused': self.weight * loss}
 
@@ -89,7 +89,7 @@ class UnimodalCrossEntropy(LossComponent):
         for m in state.modalities:
             logits = state.unimodal_logits(m, detach=self.detaches_heads).float()
             ce = F.cross_entropy(
-                logits, state.known_labels, label_smoothing=self.label_smoothing, reduction='none'
+                logits, state.known_targets, label_smoothing=self.label_smoothing, reduction='none'
             )
             factor = 1.0 if self.detaches_heads else self.weight
             losses[f'loss_unimodal/{m}'] = factor * masked_mean(ce, state.present_mask(m))

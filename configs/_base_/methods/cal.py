@@ -1,10 +1,11 @@
 # CAL, the default preset: W measured out of fold before training; whoever tells little (less than a tenth of H(Y) and less than half
-# of what the strongest tells) enters the fusion weaker and is compressed harder; at inference fused and unimodal predictions are pooled.
+# of what the strongest tells) enters the fusion weaker and is compressed harder; labels are softened by held-out predictions; at inference fused
+# and unimodal predictions are pooled.
 # Reconstruction of arXiv 2510.26289; docs/methods/cal.md says what is ours.
 method = dict(
     title='CAL',
     acts_on='features, bottlenecks, inference (and gradients with gamma > 0)',
-    formula='W = softmax((lambda I + (1 - lambda) D) / tau) measured out of fold; c_m = clamp(I_m / min(.1, max I / 2), 0, 1); z_m enters the fusion times .1 + .9 c_m; beta_m = beta (1 + 9 (1 - c_m)); g_m <- (1 + gamma W_m) g_m; inference: f log p + sum I_m a_m log p_m',
+    formula='W = softmax((lambda I + (1 - lambda) D) / tau) measured out of fold; c_m = clamp(I_m / min(.1, max I / 2), 0, 1); z_m enters the fusion times .1 + .9 c_m; beta_m = beta (1 + 9 (1 - c_m)); g_m <- (1 + gamma W_m) g_m; the cross-entropies learn .8 label + .2 held-out prediction; inference: f log p + sum c_m a_m log p_m',
     source='arXiv 2510.26289, our reconstruction: its equations are not public',
     modalities='M >= 1',
     splits='exact',
@@ -28,6 +29,7 @@ method_model = dict(
         tau=0.15,
         typicality=dict(tail='heavy'),
         feature_weights=dict(floor=0.1, pivot=0.1, share=0.5),
+        soft_targets=0.2,
     ),
 )
 method_optim_wrapper = dict(
