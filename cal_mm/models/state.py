@@ -155,8 +155,9 @@ class ForwardState:
 
     @property
     def known_targets(self) -> Tensor:
-        """Class probabilities [B, C] where there are soft targets, else the labels, int64 [B]: either
-        is a target of ``torch.nn.functional.cross_entropy``.
+        """Class probabilities [B, C] where there are soft targets, else the labels, int64 [B].
+
+        Either is a target of ``torch.nn.functional.cross_entropy``.
 
         Raises:
             ValueError: the samples carry no labels.

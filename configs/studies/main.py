@@ -4,7 +4,7 @@
 #   python tools/study.py configs/studies/main.py --workers 2 --only digits_av
 title = 'Methods of multimodal fusion under imbalance and noise'
 ridge = {'model.contribution.source': 'ridge'}  # frozen encoders and features: docs/methods/cal.md
-frozen = dict(mvsa=ridge, nyud2=ridge, mosi=ridge, uci_hard=ridge)
+frozen = dict(mvsa=ridge, nyud2=ridge, mosi=ridge, uci_hard=ridge, uci=ridge)
 untrained = {
     'model.losses': [dict(type='FusedCrossEntropy'), dict(type='UnimodalCrossEntropy', weight=1.0)],
     'model.contribution.feature_weights': None,
@@ -116,6 +116,16 @@ datasets = dict(
         ),
         tests=dict(protocols=['clipped'], drop=['fou', 'mor', 'zer'], seeds=1),
     ),
+    uci=dict(
+        title='UCI digits: all six views',
+        base=['models/uci_digits_mlp.py', 'datasets/uci_digits.py', 'schedules/adamw_20e.py'],
+        data_root='data/uci_digits',
+        prepare='python -m data_prep.uci_digits --raw DIR --out data/uci_digits',
+        epochs=20,
+        val_interval=2,
+        transforms=dict(noise='augmentations/uci_digits.py'),
+        tests=dict(protocols=['clipped'], drop=['fou', 'mor', 'zer'], seeds=1),
+    ),
     noise_modality=dict(
         title='digits_av with a noise modality (300 samples)',
         base=['models/digits_av_noise_small.py', 'datasets/digits_av_noise.py', 'schedules/adamw_40e.py'],
@@ -193,7 +203,11 @@ curves = ['concat', 'concat_uni', 'cal_uniform', 'arl', 'mmpareto', 'cal', 'cal_
 training = dict(
     clean=dict(title='clean'),
     noise=dict(title='noise in training', transforms='noise'),
-    degraded=dict(title='one modality degraded in training', transforms='degraded'),
+    degraded=dict(
+        title='one modality degraded in training',
+        transforms='degraded',
+        datasets=['digits_av', 'mvsa', 'uci_hard'],
+    ),
     n100=dict(title='100 samples', num_samples=100, methods=curves),
     n300=dict(
         title='300 samples', num_samples=300, methods=curves, datasets=['digits_av', 'mvsa', 'nyud2', 'mosi', 'uci_hard']
@@ -207,7 +221,7 @@ training = dict(
 )
 lrs = [3e-4, 1e-3, 3e-3]
 seeds = list(range(10))
-tuning_seeds = [0]
+tuning_seeds = [0, 1]
 reference = 'cal'
-notes = """Parts of the study that have been run, by `--only`. Only the learning rate is tuned, on one seed. CAL is the shipped preset, its `pool` gate included. The
+notes = """Parts of the study that have been run, by `--only`. Only the learning rate is tuned, on two seeds. CAL is the shipped preset, its `pool` gate included. The
 validation accuracy of CAL is measured with its gate, whose temperatures and typicality are fitted on the same validation split. MOSI's validation split has 90 samples."""
