@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from cal_mm.engine.short_training import preserved_rng
 from cal_mm.engine.sources.estimate import _Calibrated, estimate_from_predictions, make_folds
-from cal_mm.engine.sources.ridge import fit_ridge
+from cal_mm.engine.sources.probes import coalition_scores, fit_ridge
 from cal_mm.models.contribution.functional import coalition_plan
 from cal_mm.registry import CONTRIBUTION_SOURCES
 
@@ -64,6 +64,37 @@ def test_ridge_against_the_normal_equations_and_real_leave_one_out(shape):
     w, c = solve(x, y, alphas[int(np.argmin(errors))] * scale)
     assert torch.allclose(weight, w, atol=1e-8)
     assert torch.allclose(bias, c, atol=1e-8)
+
+
+def test_one_probe_per_coalition():
+    g = torch.Generator().manual_seed(2)
+    labels = torch.randint(3, (60,), generator=g)
+    targets = F.one_hot(labels, 3).double()
+    features = {
+        'a': torch.randn(60, 4, generator=g).double(),
+        'b': 100 + 7 * torch.randn(60, 9, generator=g).double(),
+    }
+    features['a'][:, :3] += 3 * targets
+    inside = torch.arange(60) % 3 != 0
+    plan = coalition_plan(2)
+    found, alone = coalition_scores(features, targets, inside, plan.masks)
+    assert found.shape == (4, 20, 3)
+    assert float(found[0].abs().max()) == 0
+    for row, members in zip(plan.masks.tolist()[1:], (['a'], ['b'], ['a', 'b']), strict=True):
+        assert row == ['a' in members, 'b' in members]
+        blocks = []
+        for m in members:
+            x = features[m]
+            x = (x - x[inside].mean(0)) / x[inside].std(0)
+            blocks.append(x / x.shape[1] ** 0.5)
+        x = torch.cat(blocks, dim=1)
+        weight, bias = fit_ridge(x[inside], targets[inside])
+        expected = 10 * (x[~inside] @ weight + bias)
+        assert torch.allclose(found[sum(2**i * k for i, k in enumerate(row))], expected)
+    assert torch.equal(alone[0], found[1])
+    assert torch.equal(alone[1], found[2])
+    accuracy = (alone.argmax(-1) == labels[~inside]).float().mean(-1)
+    assert float(accuracy[0]) > 0.6 > float(accuracy[1])
 
 
 def predictions(strengths, n=400, classes=4, seed=0):
@@ -128,7 +159,7 @@ def test_every_registered_source_builds(name):
 
 
 def test_bad_pilots():
-    for bad in (dict(updates=0), dict(share=2.0)):
+    for bad in (dict(updates=0), dict(share=2.0), dict(readout='knn')):
         with pytest.raises(ValueError, match='PilotSource'):
             CONTRIBUTION_SOURCES.build(dict(type='PilotSource', **bad))
 

@@ -6,31 +6,38 @@ from typing import Any
 import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from cal_mm.models.contribution.functional import CoalitionPlan
 from cal_mm.registry import CONTRIBUTION_SOURCES, MODELS
 from cal_mm.structures import sample_key
 
-from ..collect import collect
+from ..collect import Collected, collect
 from ..short_training import preserved_rng, shuffled_batches, step_of_run, update_size
 from .estimate import CrossFittedSource
+from .probes import coalition_scores
 
 __all__ = ['PilotSource']
+
+READOUTS = ('ridge', 'heads')
 
 
 @CONTRIBUTION_SOURCES.register_module()
 class PilotSource(CrossFittedSource):
     """Grouped K-fold pilot training: I and D of samples that the pilot never saw.
 
-    Per fold a fresh model of the run's own config (deterministic bottleneck, fused and unimodal
-    cross-entropy) trains for a few updates on the other folds with the run's optimiser at its base
-    rate; the fold's predictions are calibrated across folds.
+    Per fold a fresh model of the run's own config (fused and unimodal cross-entropy) trains for a
+    few updates on the other folds with the run's optimiser at its base rate. What its encoders'
+    features then tell is read by ridge probes, one per coalition, fitted on the same folds; the
+    fold's predictions are calibrated across folds. The pilot's own fusion and heads would tell how
+    fast a modality learns rather than how much it tells.
 
     Args:
         folds: K >= 2. Samples with one ``group`` stay in one fold.
         updates: updates per fold, at least.
         share: of the run's updates, at least; the larger of the two counts.
+        readout: ``ridge``, or ``heads``: the pilot's own fusion and unimodal heads.
         batch_size: default: the samples of one update, over micro-batches and ranks.
         seed: of the folds, the initialisation and the order.
         fallback: fall back to uniform W when the modalities do not differ by two standard errors.
@@ -44,6 +51,7 @@ class PilotSource(CrossFittedSource):
         folds: int = 2,
         updates: int = 120,
         share: float = 0.0,
+        readout: str = 'ridge',
         batch_size: int | None = None,
         seed: int = 0,
         fallback: bool = True,
@@ -52,7 +60,10 @@ class PilotSource(CrossFittedSource):
             raise ValueError(f'PilotSource: updates must be at least 1, got {updates}')
         if not 0 <= share <= 1:
             raise ValueError(f'PilotSource: share must be in [0, 1], got {share}')
+        if readout not in READOUTS:
+            raise ValueError(f'PilotSource: readout must be one of {READOUTS}, got {readout!r}')
         super().__init__(folds, seed, fallback)
+        self.readout = readout
         self.updates = updates
         self.share = share
         self.batch_size = batch_size
@@ -75,8 +86,17 @@ class PilotSource(CrossFittedSource):
                 inside = (folds != fold).nonzero().flatten()
                 held_out = (folds == fold).nonzero().flatten()
                 self._train(pilot, runner, dataset, inside, updates, size)
-                c, u = self._held_out(pilot, dataset, held_out, plan, size)
-                coalitions[:, held_out], unimodal[:, held_out] = c, u
+                if self.readout == 'heads':
+                    seen = self._seen(pilot, dataset, held_out, size, plan.masks)
+                    c = seen.by_coalition
+                    u = torch.stack([seen.unimodal[m] for m in pilot.modalities])
+                else:
+                    everyone = torch.arange(len(labels))
+                    seen = self._seen(pilot, dataset, everyone, size)
+                    features = {m: seen.features[m].double() for m in pilot.modalities}
+                    targets = F.one_hot(labels, model.num_classes).double()
+                    c, u = coalition_scores(features, targets, folds != fold, plan.masks)
+                coalitions[:, held_out], unimodal[:, held_out] = c.float(), u.float()
         return coalitions, unimodal
 
     @staticmethod
@@ -106,13 +126,11 @@ class PilotSource(CrossFittedSource):
             step(total)
 
     @staticmethod
-    def _held_out(
-        pilot: Any, dataset: Any, index: Tensor, plan: CoalitionPlan, size: int
-    ) -> tuple[Tensor, Tensor]:
+    def _seen(
+        pilot: Any, dataset: Any, index: Tensor, size: int, masks: Tensor | None = None
+    ) -> Collected:
         # no generator of its own: what it draws is part of what later folds are seeded with
         loader = DataLoader(
             Subset(dataset, index.tolist()), batch_size=max(size, 64), collate_fn=pseudo_collate
         )
-        seen = collect(pilot, loader, masks=plan.masks, device='cpu')
-        unimodal = torch.stack([seen.unimodal[m] for m in pilot.modalities])
-        return seen.by_coalition, unimodal
+        return collect(pilot, loader, masks=masks, device='cpu')
