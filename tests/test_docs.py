@@ -119,6 +119,12 @@ def test_preset_table_is_that_of_the_configs():
             assert parts[owner].get(option) == told, key
 
 
+def test_page_of_the_methods_is_what_their_files_say():
+    tool = runpy.run_path(str(ROOT / 'tools/method_table.py'))
+    page = ROOT / 'docs/methods.md'
+    assert tool['page_text'](tool['costs_of']([], page)) == page.read_text(encoding='utf-8')
+
+
 def test_reconstruction_is_said_where_a_newcomer_looks():
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     assert 'CAL here is a reconstruction' in readme
