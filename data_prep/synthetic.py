@@ -180,12 +180,26 @@ def _width(text: str) -> tuple[str, int]:
     return name, int(width)
 
 
+def _wrong(text: str) -> tuple[str, float | None]:
+    name, _, share = text.partition('=')
+    try:
+        if name not in MODALITIES or not 0 <= float(share) <= 1:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'expected one of {", ".join(MODALITIES)} and a share in [0, 1], such as b=0.2, got '
+            f'{text!r}'
+        ) from None
+    return name, float(share)
+
+
 def _prepare(args: argparse.Namespace) -> WriteReport:
     return make_synthetic(
         args.out,
         num_train=args.num_train,
         num_val=args.num_val,
         num_test=args.num_test,
+        modalities={**MODALITIES, **dict(args.wrong)},
         dim={m: dict(args.dim).get(m, 8) for m in MODALITIES},
         signal=args.signal,
         label_noise=args.label_noise,
@@ -202,6 +216,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--num-test', type=int, default=100, metavar='N')
     parser.add_argument(
         '--dim', type=_width, nargs='+', default=[], metavar='M=N', help='widths (default: 8 each)'
+    )
+    parser.add_argument(
+        '--wrong',
+        type=_wrong,
+        nargs='+',
+        default=[],
+        metavar='M=SHARE',
+        help='samples that a modality draws for a wrong class (default: b=0.3; c is noise)',
     )
     parser.add_argument(
         '--signal', type=float, default=6.0, help='distance of the classes (default: 6)'

@@ -16,12 +16,12 @@ ROWS = ('single', 'cal', 'uniform', 'inverse')
 
 
 @pytest.mark.slow
-def test_guided_beats_uniform_and_inverse(tmp_path):
+def test_guided_beats_uniform_inverse_and_the_best_alone(tmp_path):
     """Ten paired seeds, one learning rate for all; one-sided paired t-tests over the seeds."""
     data, work = tmp_path / 'data', tmp_path / 'work'
     words = shlex.split(load_study(STUDY).datasets['synthetic'].prepare)
     assert synthetic.main([*words[3 : words.index('--out')], '--out', str(data), *words[5:]]) == 0
-    options = [f'datasets.synthetic.data_root={data}', f'work_dir={work}', 'lrs=[0.003]']
+    options = [f'datasets.synthetic.data_root={data}', f'work_dir={work}', 'lrs=[0.01]']
     only = [f'synthetic/{row}' for row in ROWS]
     command = [sys.executable, 'tools/study.py', STUDY, '--workers', '2', '--only', *only]
     run([*command, '--cfg-options', *options], timeout=1500)
@@ -37,9 +37,8 @@ def test_guided_beats_uniform_and_inverse(tmp_path):
     mean = {row: sum(values) / len(values) for row, values in table.items()}
     single = max((row for row in mean if row.startswith('single')), key=mean.__getitem__)
     assert single == 'single:a'
-    for rival in ('uniform', 'inverse'):
+    for rival in (single, 'uniform', 'inverse'):
         p = stats.ttest_rel(table['cal'], table[rival], alternative='greater').pvalue
         assert p < 0.05, (rival, p, mean)
-    assert mean['cal'] > mean[single] - 2  # concat loses 10 points to the informative modality
     p = stats.ttest_rel(table['uniform'], table['inverse'], alternative='greater').pvalue
     assert p < 0.05, (p, mean)
