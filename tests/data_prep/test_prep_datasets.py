@@ -280,6 +280,19 @@ def test_synthetic_any_modalities_and_seeds(tmp_path: Path) -> None:
         synthetic.make_synthetic(tmp_path / 'd', dim=2)
 
 
+def test_synthetic_shares_of_wrong_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['--num-train', '40', '--wrong', 'a=0.1', 'b=0.5']
+    assert synthetic.main(['--out', str(tmp_path / 'd'), *arguments]) == 0
+    facts = json.loads((tmp_path / 'd' / 'manifest.json').read_text(encoding='utf-8'))['facts']
+    assert {m: len(v) for m, v in facts['wrong']['train'].items()} == {'a': 4, 'b': 20}
+    for bad in ('b=2', 'b=x', 'd=0.1', 'b'):
+        with pytest.raises(SystemExit):
+            synthetic.main(['--out', str(tmp_path / 'e'), '--wrong', bad])
+        assert 'a share in [0, 1], such as b=0.2' in capsys.readouterr().err
+
+
 # --- both ways to start a script
 
 

@@ -116,7 +116,8 @@ def test_pool_by_hand():
             p = (state.unimodal_logits(m)[i] / tracker.temperature[j]).softmax(dim=0)
             total = total + q[m] * p.log()
         fused = (state.logits[i] / 3.0).softmax(dim=0).log()
-        total = total + sum(q.values()) / 1.4 * fused
+        share = sum(q.values()) / 1.4
+        total = (total + share * fused) / max(share + sum(q.values()), 1e-30)
         # sample 2 has only 'c', which tells nothing: the fused prediction stays
         expected = fused if i == 2 else total.softmax(dim=0).log()
         torch.testing.assert_close(got[i], expected.detach(), atol=1e-5, rtol=1e-5)

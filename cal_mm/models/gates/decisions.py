@@ -70,7 +70,7 @@ class ExpertsGate(Gate):
 class PoolGate(ExpertsGate):
     """Pool of the fused and the unimodal predictions, by contribution and typicality.
 
-    log p = f log softmax(y / T) + sum_m q_m log softmax(u_m / T_m), normalised, where
+    log p = (f log softmax(y / T) + sum_m q_m log softmax(u_m / T_m)) / (f + sum_m q_m), where
     q_m = a_m c_m: a modality's own prediction counts if it was found to hold enough information
     (c_m, see ``counted_share``, as in the dynamic weights), as long as its features look like clean
     ones (a_m). The fused prediction has seen all of them, so f = (sum_m q_m / sum_m c_m)^power:

@@ -45,7 +45,10 @@ def expert_logits(
 
 def pool_logits(fused: Tensor, unimodal: Tensor, trust: Tensor, fused_trust: Tensor) -> Tensor:
     """Log-linear pool of the fused and the unimodal predictions, normalised:
-    log p = f log p_fused + sum_m q_m log p_m.
+    log p = (f log p_fused + sum_m q_m log p_m) / (f + sum_m q_m).
+
+    The weights sum to one, since the predictions share what they know: a sum would count it
+    several times and be too sure.
 
     Args:
         fused: calibrated fused logits [B, C].
@@ -61,8 +64,9 @@ def pool_logits(fused: Tensor, unimodal: Tensor, trust: Tensor, fused_trust: Ten
     log_p = fused.log_softmax(dim=-1)
     pooled = fused_trust[:, None] * log_p
     pooled = pooled + (trust.unsqueeze(-1) * unimodal.log_softmax(dim=-1)).sum(dim=1)
-    nobody = (fused_trust + trust.sum(dim=-1))[:, None] <= 0
-    return torch.where(nobody, log_p, pooled.log_softmax(dim=-1))
+    total = (fused_trust + trust.sum(dim=-1))[:, None]
+    pooled = pooled / total.clamp_min(torch.finfo(total.dtype).tiny)
+    return torch.where(total <= 0, log_p, pooled.log_softmax(dim=-1))
 
 
 def two_sided_share(z: Tensor, offset: float, slope: float) -> Tensor:
