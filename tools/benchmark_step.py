@@ -1,4 +1,5 @@
-"""Time a training step: CAL against concat + unimodal heads, and the Runner against a bare loop.
+"""Time a training step: CAL against concat + unimodal heads, the Runner against a bare loop; and a
+prediction with CAL's gate against one without.
 
     python tools/benchmark_step.py
     python tools/benchmark_step.py --setup resnet --steps 20 --threads 1 --json step.json
@@ -36,7 +37,7 @@ import cal_mm.models  # noqa: F401  (registers everything)
 from cal_mm import cli
 from cal_mm.engine.hooks.teachers import teachers_like
 from cal_mm.engine.optim_wrappers import amp_variant
-from cal_mm.models.contribution import ContributionEstimate
+from cal_mm.models.contribution import ContributionEstimate, HeldOutPosteriors
 from cal_mm.models.losses.distillation import TeacherDistillation
 from cal_mm.models.losses.prototypes import PrototypeRebalance
 from cal_mm.registry import MODELS, OPTIM_WRAPPERS
@@ -60,6 +61,14 @@ TARGETS = {
         'tmc': 1.06,
     },
     'bare loop': {'Runner': 1.03},
+    'gate none': {'gate pool': 1.02},
+}
+
+
+PARTS = {
+    'methods': 'method step',
+    'runner': 'Runner against a bare loop',
+    'gate': 'prediction of a batch',
 }
 
 
@@ -109,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
         prog='benchmark_step.py', description=(__doc__ or '').split('\n')[0]
     )
     p.add_argument('--setup', choices=[*SETUPS, 'both'], default='both')
-    p.add_argument('--part', choices=['methods', 'runner', 'both'], default='both')
+    p.add_argument('--part', choices=[*PARTS, 'all'], default='all')
     p.add_argument(
         '--methods',
         nargs='+',
@@ -176,6 +185,10 @@ def method_config(setup: Setup, method: str) -> Config:
     return cfg
 
 
+def _batch_size(args: argparse.Namespace, setup: Setup) -> int:
+    return args.batch_size or setup.batch_size
+
+
 def build_model(setup: Setup, method: str, args: argparse.Namespace) -> tuple[Any, Config]:
     """The model on the device, W measured where the method measures it before training."""
     cfg = method_config(setup, method)
@@ -185,6 +198,10 @@ def build_model(setup: Setup, method: str, args: argparse.Namespace) -> tuple[An
     if tracker is not None and not tracker.online:
         values = torch.tensor([0.5, 0.04]), torch.tensor([0.8, 0.4]), torch.tensor([0.7, 0.3])
         tracker.set_estimate(ContributionEstimate(*values, torch.zeros(2)))
+        count = 2 * _batch_size(args, setup)
+        names = [s['data_samples'].sample_id for s in make_samples(setup, count)]
+        uniform = torch.full((len(names), setup.num_classes), 1 / setup.num_classes)
+        tracker.posteriors = HeldOutPosteriors(names, uniform)
     _stand_in_for_hooks(model)
     if args.compile:
         for encoder in model.encoders.values():
@@ -311,6 +328,28 @@ def bare_step(setup: Setup, args: argparse.Namespace) -> tuple[Step, Any]:
     return step, model
 
 
+def predict_step(setup: Setup, gate: str, samples: list, args: argparse.Namespace) -> Step:
+    """Predictions of a batch by a ``cal`` model with this gate, its statistics fitted."""
+    model, _ = build_model(setup, 'cal', args)
+    model.eval()
+    with torch.no_grad():
+        data = model.data_preprocessor(pseudo_collate(samples), training=False)
+        features = model.state(**data).features
+    g = torch.Generator().manual_seed(0)
+    for m, typicality in model.contribution.typicality.items():
+        near = features[m].float().cpu().repeat(8, 1)
+        near = near + near.std() * torch.randn(near.shape, generator=g)
+        typicality.fit(near.to(args.device), torch.arange(len(near)) % setup.num_classes)
+    model.use_gate(gate)
+    model.check_gate()
+
+    def step(number: int, batch: dict) -> None:
+        with torch.no_grad():
+            model.test_step(batch)
+
+    return step
+
+
 # ---- timing ------------------------------------------------------------------------------------
 
 
@@ -372,10 +411,14 @@ def weight_difference(a: Any, b: Any) -> float:
 def run_part(name: str, part: str, args: argparse.Namespace) -> dict[str, Any]:
     """One table."""
     setup = SETUPS[name]
-    size = args.batch_size or setup.batch_size
+    size = _batch_size(args, setup)
     samples = make_samples(setup, 2 * size)
     batches = [pseudo_collate(samples[:size]), pseudo_collate(samples[size:])]
     facts: dict[str, Any] = {'setup': name, 'part': part, 'batch_size': size}
+    if part == 'gate':
+        steps = {f'gate {g}': predict_step(setup, g, samples, args) for g in ('none', 'pool')}
+        facts['candidates'] = summarise(time_side_by_side(steps, batches, args))
+        return facts
     if part == 'methods':
         steps = {m: method_step(setup, m, args) for m in args.methods}
         facts['candidates'] = summarise(time_side_by_side(steps, batches, args))
@@ -413,8 +456,7 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
 
 def table(facts: dict[str, Any]) -> str:
     """One part for the screen."""
-    title = {'methods': 'method step', 'runner': 'Runner against a bare loop'}[facts['part']]
-    lines = [f'{facts["setup"]}, batch {facts["batch_size"]}: {title}']
+    lines = [f'{facts["setup"]}, batch {facts["batch_size"]}: {PARTS[facts["part"]]}']
     lines.append(f'  {"":<12} {"median ms":>10} {"ratio":>7}  {"quartiles":<15} {"of totals":>9}')
     for name, c in facts['candidates'].items():
         low, high = c['ratio_quartiles']
@@ -456,7 +498,7 @@ def main(args: argparse.Namespace) -> None:
     print(', '.join(f'{k} {v}' for k, v in facts.items()) + '\n', flush=True)
     parts = []
     for name in SETUPS if args.setup == 'both' else [args.setup]:
-        for part in ('methods', 'runner') if args.part == 'both' else [args.part]:
+        for part in PARTS if args.part == 'all' else [args.part]:
             parts.append(run_part(name, part, args))
             print(table(parts[-1]), flush=True)
     if args.json:

@@ -1,4 +1,4 @@
-# The study: every method on six datasets, clean, with few samples, with wrong labels, with noise in training, with one modality degraded in
+# The study: every method on seven datasets, clean, with few samples, with wrong labels, with noise in training, with one modality degraded in
 # training; tested clean, under noise and without each modality. Days of work on two cores: look at it first with --dry-run, run parts with --only.
 #   python tools/study.py configs/studies/main.py --dry-run --no-probe
 #   python tools/study.py configs/studies/main.py --workers 2 --only digits_av

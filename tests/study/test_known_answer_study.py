@@ -21,7 +21,7 @@ def test_guided_beats_uniform_inverse_and_the_best_alone(tmp_path):
     data, work = tmp_path / 'data', tmp_path / 'work'
     words = shlex.split(load_study(STUDY).datasets['synthetic'].prepare)
     assert synthetic.main([*words[3 : words.index('--out')], '--out', str(data), *words[5:]]) == 0
-    options = [f'datasets.synthetic.data_root={data}', f'work_dir={work}', 'lrs=[0.01]']
+    options = [f'datasets.synthetic.data_root={data}', f'work_dir={work}', 'lrs=[0.003]']
     only = [f'synthetic/{row}' for row in ROWS]
     command = [sys.executable, 'tools/study.py', STUDY, '--workers', '2', '--only', *only]
     run([*command, '--cfg-options', *options], timeout=1500)

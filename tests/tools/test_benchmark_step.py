@@ -26,14 +26,15 @@ def results(tmp_path_factory):
     return json.loads(path.read_text()), out
 
 
-def test_both_tables(results):
+def test_all_tables(results):
     facts, out = results
     assert (facts['format'], facts['format_version']) == ('cal_mm.benchmark_step', 1)
-    assert [p['part'] for p in facts['parts']] == ['methods', 'runner']
-    methods, runner = (p['candidates'] for p in facts['parts'])
+    assert [p['part'] for p in facts['parts']] == ['methods', 'runner', 'gate']
+    methods, runner, gate = (p['candidates'] for p in facts['parts'])
+    assert list(gate) == ['gate none', 'gate pool']
     assert list(methods) == ['concat_uni', 'cal_paper', 'cal']
     assert list(runner) == ['bare loop', 'Runner']
-    for candidates in (methods, runner):
+    for candidates in (methods, runner, gate):
         for name, c in candidates.items():
             assert len(c['seconds']) == 2
             assert c['median_seconds'] > 0
