@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 
 from cal_mm.config import load_config
+from cal_mm.models.contribution import HeldOutPosteriors
 from cal_mm.registry import MODELS
 from cal_mm.structures import MultiModalDataSample
 
@@ -89,10 +90,15 @@ def one_step(path, tmp_path, size=8):
             front_end.fit(dict(mean=[0.0] * width, std=[1.0] * width))
     if model.contribution is not None:
         model.contribution.measured.fill_(True)
+    batch = batch_for(cfg, size)
+    if model.contribution is not None and model.contribution.soft_targets:
+        names = [s.sample_id for s in batch['data_samples']]
+        uniform = torch.full((len(names), model.num_classes), 1 / model.num_classes)
+        model.contribution.posteriors = HeldOutPosteriors(names, uniform)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.initialize_count_status(model, 0, 10)
     before = {n: p.clone() for n, p in model.named_parameters()}
-    log = model.train_step(batch_for(cfg, size), wrapper)
+    log = model.train_step(batch, wrapper)
     assert torch.isfinite(log['loss'])
     moved = {id(p) for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     learning = {m: p for m, p in model.modality_parameters().items() if p}  # not all frozen
