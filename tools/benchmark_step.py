@@ -148,6 +148,10 @@ def parser() -> argparse.ArgumentParser:
 # ---- data and models ---------------------------------------------------------------------------
 
 
+def _name(i: int) -> str:
+    return f's{i}'
+
+
 def make_samples(setup: Setup, count: int) -> list[dict[str, Any]]:
     """Packed samples of noise, the same in every run."""
     g = torch.Generator().manual_seed(0)
@@ -158,7 +162,7 @@ def make_samples(setup: Setup, count: int) -> list[dict[str, Any]]:
             'image': torch.randint(0, 256, setup.shapes['image'], generator=g, dtype=torch.uint8),
         }
         label = int(torch.randint(setup.num_classes, (1,), generator=g))
-        samples.append(dict(inputs=inputs, data_samples=MultiModalDataSample.of(f's{i}', label)))
+        samples.append(dict(inputs=inputs, data_samples=MultiModalDataSample.of(_name(i), label)))
     return samples
 
 
@@ -198,8 +202,7 @@ def build_model(setup: Setup, method: str, args: argparse.Namespace) -> tuple[An
     if tracker is not None and not tracker.online:
         values = torch.tensor([0.5, 0.04]), torch.tensor([0.8, 0.4]), torch.tensor([0.7, 0.3])
         tracker.set_estimate(ContributionEstimate(*values, torch.zeros(2)))
-        count = 2 * _batch_size(args, setup)
-        names = [s['data_samples'].sample_id for s in make_samples(setup, count)]
+        names = [_name(i) for i in range(2 * _batch_size(args, setup))]
         uniform = torch.full((len(names), setup.num_classes), 1 / setup.num_classes)
         tracker.posteriors = HeldOutPosteriors(names, uniform)
     _stand_in_for_hooks(model)

@@ -7,6 +7,7 @@ from .access import (
     datasets_of,
     described_datasets,
     feature_statistics,
+    needed_column,
     set_dataset_epoch,
 )
 from .collate import collate_batch
@@ -23,6 +24,7 @@ __all__ = [
     'datasets_of',
     'described_datasets',
     'feature_statistics',
+    'needed_column',
     'read_manifest',
     'set_dataset_epoch',
     'transforms',

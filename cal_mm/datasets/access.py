@@ -15,6 +15,7 @@ __all__ = [
     'datasets_of',
     'described_datasets',
     'feature_statistics',
+    'needed_column',
     'set_dataset_epoch',
 ]
 
@@ -65,6 +66,27 @@ def dataset_of(holder: Any) -> MultiModalDataset:
             + ('; use datasets_of for several' if found else '')
         )
     return found[0]
+
+
+def needed_column(dataset: Any, name: str, why: str, instead: str) -> np.ndarray:
+    """:func:`column_of`, where there is no way without it.
+
+    Args:
+        dataset: see there.
+        name: see there.
+        why: what needs it, the start of the message.
+        instead: what else the user could do, its end.
+
+    Raises:
+        ValueError: the dataset does not tell.
+    """
+    found = column_of(dataset, name)
+    if found is None:
+        kind = 'int [N]' if name == 'labels' else 'N strings'
+        raise ValueError(
+            f'{why}: give {type(dataset).__name__} a property `{name}` ({kind}), or {instead}'
+        )
+    return found
 
 
 def column_of(holder: Any, name: str) -> np.ndarray | None:

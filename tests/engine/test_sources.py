@@ -77,7 +77,7 @@ def test_one_probe_per_coalition():
     features['a'][:, :3] += 3 * targets
     inside = torch.arange(60) % 3 != 0
     plan = coalition_plan(2)
-    found, alone = coalition_scores(features, targets, inside, plan.masks)
+    found, alone = coalition_scores(features, labels, 3, inside, plan.masks)
     assert found.shape == (4, 20, 3)
     assert float(found[0].abs().max()) == 0
     for row, members in zip(plan.masks.tolist()[1:], (['a'], ['b'], ['a', 'b']), strict=True):

@@ -12,7 +12,7 @@ from mmengine.dist import broadcast, is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from cal_mm.datasets import column_of
+from cal_mm.datasets import needed_column
 from cal_mm.files import write_atomically
 from cal_mm.models.contribution import HeldOutPosteriors
 from cal_mm.registry import CONTRIBUTION_SOURCES, HOOKS
@@ -147,12 +147,8 @@ def _shared_posteriors(runner: Any, model: Any, estimate: Any) -> HeldOutPosteri
         ValueError: the source or the dataset does not tell what is needed.
     """
     dataset = runner.train_dataloader.dataset
-    names = column_of(dataset, 'sample_ids')
-    if names is None:
-        raise ValueError(
-            f'model.contribution.soft_targets needs to know which prediction is whose: give '
-            f'{type(dataset).__name__} a property `sample_ids` (N strings), or set soft_targets=0'
-        )
+    why = 'model.contribution.soft_targets needs to know which prediction is whose'
+    names = needed_column(dataset, 'sample_ids', why, 'set soft_targets=0')
     device = model.class_log_prior.device
     probabilities = torch.zeros(len(names), model.num_classes, device=device)
     if estimate is not None:

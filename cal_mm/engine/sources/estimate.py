@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cal_mm.datasets import column_of
+from cal_mm.datasets import column_of, needed_column
 from cal_mm.models.contribution import ContributionEstimate, ContributionTracker
 from cal_mm.models.contribution.functional import (
     CoalitionPlan,
@@ -93,7 +93,7 @@ class _Calibrated:
         out = torch.zeros_like(logits)
         for fold in self.folds.unique():
             score, others = self.folds == fold, self.folds != fold
-            best = int(self.nll[:, row, others].mean(dim=-1).argmin())
+            best = _best_temperatures(self.nll, others)[row]
             out[score] = (logits[score] / self.grid[best]).softmax(dim=-1)
         return out
 
@@ -119,11 +119,16 @@ def _nll(logits: Tensor, labels: Tensor) -> Tensor:
     return -logits.log_softmax(dim=-1).gather(-1, index).squeeze(-1)
 
 
+def _best_temperatures(nll: Tensor, fit: Tensor) -> Tensor:
+    """Index [R] of the temperature at which each row of ``nll`` [T, R, N] is least on ``fit``."""
+    return nll[:, :, fit].mean(dim=-1).argmin(dim=0)
+
+
 def _at_best(nll: Tensor, table: Tensor, fit: Tensor, score: Tensor) -> Tensor:
     """Rows of ``table`` [T, R, N] at each row's best temperature on ``fit``, for the samples
     ``score``.
     """
-    best = nll[:, :, fit].mean(dim=-1).argmin(dim=0)
+    best = _best_temperatures(nll, fit)
     return table[best, torch.arange(table.shape[1])][:, score]
 
 
@@ -239,13 +244,9 @@ class CrossFittedSource(ContributionSource):
     def measure(self, runner: Any, model: Any) -> ContributionEstimate:
         """See the class."""
         dataset = runner.train_dataloader.dataset
-        known = column_of(dataset, 'labels')
-        if known is None:
-            raise ValueError(
-                f'{type(self).__name__} splits the training samples into folds and needs their '
-                f'labels: give {type(dataset).__name__} a property `labels` (int [N]), or use '
-                f"model.contribution.source='train'"
-            )
+        why = f'{type(self).__name__} splits the training samples into folds and needs their labels'
+        instead = "use model.contribution.source='train'"
+        known = needed_column(dataset, 'labels', why, instead)
         labels = torch.as_tensor(known, dtype=torch.int64)
         folds = make_folds(labels, _groups(dataset), self.folds, self.seed)
         plan = coalition_plan(len(model.modalities))

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from cal_mm.models.contribution.functional import CoalitionPlan
@@ -86,16 +85,7 @@ class PilotSource(CrossFittedSource):
                 inside = (folds != fold).nonzero().flatten()
                 held_out = (folds == fold).nonzero().flatten()
                 self._train(pilot, runner, dataset, inside, updates, size)
-                if self.readout == 'heads':
-                    seen = self._seen(pilot, dataset, held_out, size, plan.masks)
-                    c = seen.by_coalition
-                    u = torch.stack([seen.unimodal[m] for m in pilot.modalities])
-                else:
-                    everyone = torch.arange(len(labels))
-                    seen = self._seen(pilot, dataset, everyone, size)
-                    features = {m: seen.features[m].double() for m in pilot.modalities}
-                    targets = F.one_hot(labels, model.num_classes).double()
-                    c, u = coalition_scores(features, targets, folds != fold, plan.masks)
+                c, u = self._read(pilot, dataset, labels, folds != fold, plan.masks, size)
                 coalitions[:, held_out], unimodal[:, held_out] = c.float(), u.float()
         return coalitions, unimodal
 
@@ -124,6 +114,19 @@ class PilotSource(CrossFittedSource):
             data = pilot.data_preprocessor(data, training=True)
             total, _ = pilot.parse_losses(pilot(**data, mode='loss'))
             step(total)
+
+    def _read(
+        self, pilot: Any, dataset: Any, labels: Tensor, inside: Tensor, masks: Tensor, size: int
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the coalitions [S, n, C] and of each modality [M, n, C], for the n samples
+        outside.
+        """
+        if self.readout == 'heads':
+            seen = self._seen(pilot, dataset, (~inside).nonzero().flatten(), size, masks)
+            return seen.by_coalition, torch.stack([seen.unimodal[m] for m in pilot.modalities])
+        seen = self._seen(pilot, dataset, torch.arange(len(labels)), size)
+        features = {m: seen.features[m].double() for m in pilot.modalities}
+        return coalition_scores(features, labels, pilot.num_classes, inside, masks)
 
     @staticmethod
     def _seen(

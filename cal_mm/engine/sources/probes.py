@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = ['coalition_scores', 'fit_ridge']
 
@@ -51,14 +52,19 @@ def fit_ridge(x: Tensor, y: Tensor, alphas: tuple[float, ...] = ALPHAS) -> tuple
 
 
 def coalition_scores(
-    features: Mapping[str, Tensor], targets: Tensor, inside: Tensor, masks: Tensor
+    features: Mapping[str, Tensor],
+    labels: Tensor,
+    num_classes: int,
+    inside: Tensor,
+    masks: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Scores of the samples outside ``inside`` by ridge probes fitted on those inside: one probe
     per coalition, on the features of its members, standardised on the samples inside.
 
     Args:
         features: {m: float64 [N, d_m]} in the order of the modalities.
-        targets: one-hot classes, float64 [N, C].
+        labels: int64 [N].
+        num_classes: C.
         inside: bool [N].
         masks: coalitions, bool [S, M]; the empty one scores 0.
 
@@ -66,6 +72,7 @@ def coalition_scores(
         Of the coalitions [S, n, C] and of each modality alone [M, n, C], on about the scale of
         logits; n is the number of samples outside.
     """
+    targets = F.one_hot(labels, num_classes).double()
     blocks = {m: _standardised(x, inside) for m, x in features.items()}
     fitted: dict[tuple[str, ...], Tensor] = {(): torch.zeros_like(targets[~inside])}
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cal_mm.models.contribution.functional import CoalitionPlan
 from cal_mm.models.modes import evaluating
@@ -50,12 +49,12 @@ class RidgeSource(CrossFittedSource):
         loader = runner.train_dataloader
         with preserved_rng(sample_key('ridge', self.seed)):
             features = self._features(model, loader.dataset, loader.batch_size or 64)
-        targets = F.one_hot(labels, model.num_classes).double()
-        coalitions = torch.zeros(plan.num_coalitions, *targets.shape, dtype=torch.float64)
-        unimodal = torch.zeros(len(model.modalities), *targets.shape, dtype=torch.float64)
+        shape = (len(labels), model.num_classes)
+        coalitions = torch.zeros(plan.num_coalitions, *shape, dtype=torch.float64)
+        unimodal = torch.zeros(len(model.modalities), *shape, dtype=torch.float64)
         for fold in folds.unique():
             coalitions[:, folds == fold], unimodal[:, folds == fold] = coalition_scores(
-                features, targets, folds != fold, plan.masks
+                features, labels, model.num_classes, folds != fold, plan.masks
             )
         return coalitions, unimodal
 

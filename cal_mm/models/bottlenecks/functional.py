@@ -6,7 +6,7 @@ Source: reconstruction of CAL (arXiv 2510.26289); the paper's equations are not 
 import torch
 from torch import Tensor
 
-from cal_mm.models.contribution.functional import counted_share, redirected
+from cal_mm.models.contribution.functional import check_enough, counted_share, redirected
 
 __all__ = ['BETA_RULES', 'bottleneck_betas', 'gaussian_kl']
 
@@ -85,10 +85,7 @@ def bottleneck_betas(
         raise ValueError(f'beta must not be negative, got {beta}')
     if rule not in BETA_RULES:
         raise ValueError(f'unknown bottleneck rule {rule!r}; expected one of {BETA_RULES}')
-    if not pivot > 0:
-        raise ValueError(f'pivot must be positive, got {pivot}')
-    if share is not None and not 0 < share <= 1:
-        raise ValueError(f'share must be in (0, 1] or None, got {share}')
+    check_enough(pivot, share)
     m = weights.shape[-1]
     if rule.startswith('floor'):
         betas = beta * (1 + alpha * (1 - counted_share(weights, pivot, share)))

@@ -20,6 +20,7 @@ __all__ = [
     'CONFIDENCE_KINDS',
     'CoalitionPlan',
     'best_temperature',
+    'check_enough',
     'coalition_masks',
     'coalition_plan',
     'coalition_values',
@@ -373,16 +374,29 @@ def dynamic_weights(
     """
     if not 0 <= floor <= 1:
         raise ValueError(f'floor must be in [0, 1], got {floor}')
-    if not pivot > 0:
-        raise ValueError(f'pivot must be positive, got {pivot}')
-    if not 0 < share <= 1:
-        raise ValueError(f'share must be in (0, 1], got {share}')
+    check_enough(pivot, share)
     if rule not in DYNAMIC_RULES:
         raise ValueError(f'unknown rule {rule!r}; expected one of {DYNAMIC_RULES}')
     counts = counted_share(information, pivot, share)
     strongest = information.amax(dim=-1, keepdim=True)
     weights = torch.where(strongest > 0, floor + (1 - floor) * counts, torch.ones_like(counts))
     return redirected(weights, rule)
+
+
+def check_enough(pivot: float, share: float | None, owner: str = '') -> None:
+    """Refuse a ``pivot`` or ``share`` that :func:`counted_share` cannot take.
+
+    Args:
+        pivot, share: see there.
+        owner: in front of the message.
+
+    Raises:
+        ValueError: out of range.
+    """
+    if not pivot > 0:
+        raise ValueError(f'{owner}pivot must be positive, got {pivot}')
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f'{owner}share must be in (0, 1] or None, got {share}')
 
 
 def counted_share(information: Tensor, pivot: float, share: float | None = None) -> Tensor:

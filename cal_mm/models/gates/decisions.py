@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cal_mm.models.contribution import ContributionTracker
-from cal_mm.models.contribution.functional import counted_share
+from cal_mm.models.contribution.functional import check_enough, counted_share
 from cal_mm.models.fusions.evidential import (
     dempster_fold,
     evidence_from_logits,
@@ -89,10 +89,7 @@ class PoolGate(ExpertsGate):
         super().__init__()
         if not power >= 0:
             raise ValueError(f'PoolGate: power must not be negative, got {power}')
-        if not pivot > 0:
-            raise ValueError(f'PoolGate: pivot must be positive, got {pivot}')
-        if not 0 < share <= 1:
-            raise ValueError(f'PoolGate: share must be in (0, 1], got {share}')
+        check_enough(pivot, share, 'PoolGate: ')
         self.power, self.pivot, self.share = power, pivot, share
 
     def forward(self, state: ForwardState, parts: GateParts) -> Tensor:
