@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from cal_mm.compat import load_trusted_types
 from cal_mm.engine.feature_memo import FeatureMemo
 from cal_mm.engine.hooks.calibration import CalibrationHook
-from cal_mm.engine.hooks.feature_cache import _draws_at_random
+from cal_mm.engine.hooks.feature_cache import draws_at_random
 from cal_mm.models.gates import GATE_NAMES
 from cal_mm.registry import DATASETS
 from data_prep.synthetic import make_synthetic
@@ -75,7 +75,7 @@ def gap(a, b):
 def test_draws_are_noticed_however_rare(data):
     def draws(*steps, **kwargs):
         found = dict(type='MultiModalDataset', data_root=str(data), pipeline=[*LOAD, *steps, *PACK])
-        return _draws_at_random(DATASETS.build({**found, 'split': 'train', **kwargs}), ['a', 'b'])
+        return draws_at_random(DATASETS.build({**found, 'split': 'train', **kwargs}), ['a', 'b'])
 
     assert not draws()
     assert draws(RARE)
@@ -218,3 +218,32 @@ def test_calibration_leaves_missing_values_out(config, tmp_path):
             ).clone()
         )
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+def test_frozen_encoders_tell_where_their_training_features_lie(config, tmp_path):
+    """Not those that learn, and not where the training pipeline draws at random."""
+    from mmengine.runner import Runner
+
+    from cal_mm.config import load_config
+
+    def typicality(steps, folder, **encoders):
+        path = config(steps=steps, encoders=encoders)
+        cfg = load_config(str(path), {'experiment_name': own_name().split('=')[1] + folder})
+        cfg.work_dir = str(tmp_path / folder)
+        runner = Runner.from_cfg(cfg)
+        hook = CalibrationHook(max_samples=40)
+        hook.before_train(runner)
+        known = sorted(hook._reference)
+        rows = {m: len(features) for m, (features, _) in hook._reference.items()}
+        hook._calibrate(runner, runner.model)
+        assert not hook._reference  # used up
+        return known, rows, runner.model.contribution.typicality
+
+    frozen = dict(a=dict(frozen=True), c=dict(frozen=True))
+    known, rows, plain = typicality((), 'plain', **frozen)
+    assert (known, rows) == (['a', 'c'], dict(a=32, c=32))  # every third of 96
+    known, _, noisy = typicality((NOISE,), 'noisy', **frozen)
+    assert known == ['c']
+    same_weights = typicality((), 'again', **frozen)[2]
+    assert torch.equal(plain['a'].components, same_weights['a'].components)
+    assert not torch.equal(plain['a'].components, noisy['a'].components)

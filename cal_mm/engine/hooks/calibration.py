@@ -4,17 +4,17 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from torch import Tensor
 
 from cal_mm.models.contribution.functional import best_temperature
+from cal_mm.models.contribution.typicality import LEAST
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
 
-from ..collect import collect, gathered
+from ..collect import collect, collect_samples, gathered
+from .feature_cache import draws_at_random
 
 __all__ = ['CalibrationHook']
-
-#: samples that a fit needs at least
-LEAST = 8
 
 
 @HOOKS.register_module()
@@ -25,9 +25,13 @@ class CalibrationHook(Hook):
 
     Runs at the end of every epoch that a checkpoint may be taken from. Test data are never touched.
 
+    Where the features of a frozen encoder lie is told by the training samples, which are more; the
+    validation samples tell what is usual. If the training pipeline draws at random (noise,
+    augmentation), both come from the validation samples, as for encoders that learn.
+
     Args:
         interval: epochs; the last epoch is always included.
-        max_samples: validation samples used at most (per rank).
+        max_samples: validation samples used at most (per rank), and training samples.
     """
 
     priority = 'BELOW_NORMAL'
@@ -35,11 +39,31 @@ class CalibrationHook(Hook):
     def __init__(self, interval: int = 1, max_samples: int = 1000) -> None:
         self.interval = interval
         self._settled: set[str] = set()
+        self._reference: dict[str, tuple[Tensor, Tensor]] = {}
         self.max_samples = max_samples
 
     def before_train(self, runner: Any) -> None:
         """A new run fits everything anew."""
         self._settled = set()
+        self._reference = self._training_features(runner, unwrap(runner.model))
+
+    def _training_features(self, runner: Any, model: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features and labels of training samples, of the frozen encoders with a typicality."""
+        tracker = getattr(model, 'contribution', None)
+        if tracker is None or tracker.typicality is None or runner.val_loop is None:
+            return {}
+        loader = runner.train_loop.dataloader
+        frozen = [m for m in model.modalities if getattr(model.encoders[m], 'frozen', False)]
+        frozen = [m for m in frozen if not draws_at_random(loader.dataset, [m])]
+        if not frozen:
+            return {}
+        step = -(-len(loader.dataset) // self.max_samples)
+        seen = collect_samples(model, loader, range(0, len(loader.dataset), step))
+        found = {}
+        for m in frozen:
+            there = seen.present[:, model.modalities.index(m)]
+            found[m] = seen.features[m][there], seen.labels[there]
+        return found
 
     def after_train_epoch(self, runner: Any) -> None:
         """Before the CheckpointHook (VERY_LOW)."""
@@ -65,7 +89,9 @@ class CalibrationHook(Hook):
                 contribution.temperature[i] = best_temperature(seen.unimodal[m][there], labels)
             typical = contribution.typicality is not None and m not in self._settled
             if typical and len(labels) >= LEAST:
-                contribution.typicality[m].fit(seen.features[m][there], labels)
+                contribution.typicality[m].fit(
+                    seen.features[m][there], labels, self._reference.pop(m, None)
+                )
                 if getattr(model.encoders[m], 'frozen', False):
                     self._settled.add(m)  # the same features in every epoch
         uncertainty = getattr(model, 'uncertainty', None)

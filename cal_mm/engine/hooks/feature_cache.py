@@ -28,7 +28,7 @@ from cal_mm.models.modes import evaluating
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
 
-__all__ = ['FeatureCacheHook']
+__all__ = ['FeatureCacheHook', 'draws_at_random']
 
 
 @HOOKS.register_module()
@@ -105,7 +105,7 @@ class FeatureCacheHook(Hook):
         self, runner: Any, model: Any, frozen: list[str], loader: DataLoader, which: str
     ) -> DataLoader:
         dataset = loader.dataset
-        if _draws_at_random(dataset, frozen):
+        if draws_at_random(dataset, frozen):
             if self.draws and set(frozen) == set(model.modalities):
                 return self._drawn(runner, model, loader, which)
             runner.logger.warning(
@@ -228,10 +228,13 @@ def _not_cached(runner: Any, loader: DataLoader, which: str, why: Exception) -> 
     return loader
 
 
-def _draws_at_random(dataset: Any, modalities: list[str]) -> bool:
+def draws_at_random(dataset: Any, modalities: list[str]) -> bool:
     """Whether a transform draws for one of the modalities, or the first samples differ from one
-    epoch to the next (a transform with a source of its own, or a wrapper).
+    epoch to the next (a transform with a source of its own, or a wrapper). Leaves the dataset at
+    epoch 0.
     """
+    if isinstance(dataset, (CachedFeatureDataset, DrawnFeatureDataset)):
+        return isinstance(dataset, DrawnFeatureDataset)
     if any(_pipeline_draws(d, modalities) for d in described_datasets(dataset)):
         return True
     views = []

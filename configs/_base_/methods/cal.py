@@ -27,7 +27,7 @@ method_model = dict(
         confidence=dict(type='Confidence', kind='entropy'),
         lam=0.5,
         tau=0.15,
-        typicality=dict(tail='heavy'),
+        typicality=dict(),
         feature_weights=dict(floor=0.1, pivot=0.1, share=0.5),
         soft_targets=0.2,
     ),
