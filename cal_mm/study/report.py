@@ -1,5 +1,6 @@
 """The report of a study: Markdown with tables and figures, LaTeX and CSV beside it."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from .tables import (
     versus_table,
     with_mean,
 )
+from .zoo import zoo_entries, zoo_text
 
 __all__ = ['write_report']
 
@@ -35,8 +37,8 @@ def write_report(session: Session, out: str | None = None) -> str:
 
     Args:
         session: of the study.
-        out: Markdown file; the others go beside it: ``.tex``, ``.csv`` and a folder of figures.
-            Default: ``report.md`` in the study's folder.
+        out: Markdown file; the others go beside it: ``.tex``, ``.csv`` and a folder with the
+            figures and the model zoo. Default: ``report.md`` in the study's folder.
 
     Raises:
         StudyError: nothing was tested yet, or ``out`` is no ``.md`` file.
@@ -75,6 +77,11 @@ def write_report(session: Session, out: str | None = None) -> str:
             latex.append(versus[0].latex(f'{title}: {reference} minus.', f'tab:{slug}-minus'))
         records += panel_records(panel, versus[1] if versus else {}, study.reference)
     parts += _figures(session, panels, path)
+    zoo, folder = zoo_entries(session, panels, choices), path.with_suffix('')
+    parts.append(f'[Model zoo]({folder.name}/models.md): config, digests and command of every row.')
+    lines = '\n'.join(json.dumps(e, sort_keys=True) for e in zoo)
+    write_atomically(folder / 'models.jsonl', lines + '\n')
+    write_atomically(folder / 'models.md', zoo_text(zoo, study.title, 'models.jsonl'))
     write_atomically(path.with_suffix('.tex'), '\n\n'.join(latex) + '\n')
     write_atomically(path.with_suffix('.csv'), csv_text(records))
     write_atomically(path, '\n\n'.join(p for p in parts if p) + '\n')

@@ -192,6 +192,16 @@ def test_gates_are_tested_on_one_training(data, tmp_path):
     report = (work / 'report.md').read_text()
     assert '| CAL, experts gate |' in report
     assert '| CAL, no gate |' in report
+    (entry,) = map(json.loads, (work / 'report' / 'models.jsonl').read_text().splitlines())
+    assert entry['name'] == 'synthetic/cal@clean'
+    assert set(entry['metrics']) == {'config', 'none', 'experts'}
+    assert entry['config'][-1] == 'methods/cal.py'
+    clean = [r['metrics']['accuracy/top1'] for t in tests for r in t['test'][:1]]
+    assert entry['metrics']['config']['clean'] == pytest.approx(sum(clean) / 2, abs=0.01)
+    zoo = (work / 'report' / 'models.md').read_text()
+    assert entry['results_digest'][:12] in zoo
+    assert '--only synthetic/cal@clean' in entry['command']
+    assert entry['command'] in zoo
     for trial in tests:  # the config's own, 'pool', is neither of the others
         nll = {r['gate']: r['metrics']['nll'] for r in trial['test'] if r['condition'] == 'clean'}
         assert len(set(nll.values())) == 3

@@ -144,7 +144,7 @@ class Typicality(nn.Module):
         self.fitted.fill_(True)
 
     def _subspace(self, features: Tensor, labels: Tensor) -> _Subspace:
-        """Where ``features`` [N, H] of ``labels`` [N] lie, in float64; its rank is at most N / 2."""
+        """Where ``features`` [N, H] of ``labels`` [N] lie, in float64; of rank N / 2 at most."""
         h = features.double()
         mean, std = h.mean(dim=0), h.std(dim=0)
         # Channels that clean data hardly uses must not dominate.
