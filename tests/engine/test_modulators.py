@@ -46,6 +46,26 @@ def test_nobody_is_suppressed(mode, gamma):
         assert k.argmax() == W.argmax()
 
 
+def test_random_factors_change_with_the_update_only():
+    drawn = [acceleration(W, 2.0, 'random', update).tolist() for update in range(40)]
+    assert drawn == [acceleration(W, 2.0, 'random', update).tolist() for update in range(40)]
+    assert len({tuple(k) for k in drawn}) == 6  # every order
+    expected = acceleration(W, 2.0).sort().values
+    assert all(torch.equal(torch.tensor(k).sort().values, expected) for k in drawn)
+
+
+@pytest.mark.parametrize('mode', ACCELERATION_MODES)
+def test_a_budget_takes_the_larger_rate_away(mode):
+    kept = dict(gamma=2.0, mode=mode, begin=0.0)
+    progress = TrainProgress(update=7, max_updates=100)
+    k = AsymmetricAcceleration(budget=True, **kept)(W, progress)
+    free = AsymmetricAcceleration(**kept)(W, progress)
+    assert float(k.sum()) == pytest.approx(3)
+    assert (k * free.mean()).tolist() == pytest.approx(free.tolist())
+    before = AsymmetricAcceleration(gamma=2.0, budget=True, begin=0.5)(W, progress)
+    assert before.tolist() == [1, 1, 1]
+
+
 def test_schedule():
     modulator = AsymmetricAcceleration(gamma=1.0, begin=0.25, end=0.75)
     for update, on in ((0, False), (24, False), (25, True), (74, True), (75, False), (99, False)):
