@@ -11,6 +11,15 @@ untrained = {
     'model.bottleneck.type': 'LinearBottleneck',
 }
 
+uci_digits = dict(
+    base=['models/uci_digits_mlp.py', 'datasets/uci_digits.py', 'schedules/adamw_20e.py'],
+    data_root='data/uci_digits',
+    prepare='python -m data_prep.uci_digits --raw DIR --out data/uci_digits',
+    epochs=20,
+    val_interval=2,
+    tests=dict(protocols=['clipped'], drop=['fou', 'mor', 'zer'], seeds=1),
+)
+
 datasets = dict(
     digits_av=dict(
         title='digits_av',
@@ -98,13 +107,9 @@ datasets = dict(
         tests=dict(protocols=['clipped'], drop=['audio', 'text', 'video'], seeds=1),
     ),
     uci_hard=dict(
+        **uci_digits,
         title='UCI digits: fou, mor, zer',
-        base=['models/uci_digits_mlp.py', 'datasets/uci_digits.py', 'schedules/adamw_20e.py'],
-        data_root='data/uci_digits',
-        prepare='python -m data_prep.uci_digits --raw DIR --out data/uci_digits',
         modalities=['fou', 'mor', 'zer'],
-        epochs=20,
-        val_interval=2,
         transforms=dict(
             noise='augmentations/uci_digits.py',
             degraded=[
@@ -114,17 +119,11 @@ datasets = dict(
                 )
             ],
         ),
-        tests=dict(protocols=['clipped'], drop=['fou', 'mor', 'zer'], seeds=1),
     ),
     uci=dict(
+        **uci_digits,
         title='UCI digits: all six views',
-        base=['models/uci_digits_mlp.py', 'datasets/uci_digits.py', 'schedules/adamw_20e.py'],
-        data_root='data/uci_digits',
-        prepare='python -m data_prep.uci_digits --raw DIR --out data/uci_digits',
-        epochs=20,
-        val_interval=2,
         transforms=dict(noise='augmentations/uci_digits.py'),
-        tests=dict(protocols=['clipped'], drop=['fou', 'mor', 'zer'], seeds=1),
     ),
     noise_modality=dict(
         title='digits_av with a noise modality (300 samples)',
