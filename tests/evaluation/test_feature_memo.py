@@ -238,16 +238,6 @@ def test_a_grid_gives_what_it_gives_without_the_memo(tmp_path, monkeypatch):
 GRID = dict(seeds=1, attacks=['noise:3@a', 'swap@a', 'fgsm:3@b'])
 
 
-@pytest.fixture
-def memos(monkeypatch):
-    made = []
-    init = FeatureMemo.__init__
-    monkeypatch.setattr(
-        FeatureMemo, '__init__', lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1]
-    )
-    return made
-
-
 def same_bits(one, other):
     pairs = zip(one.predictions, other.predictions, strict=True)
     return all(torch.equal(a.scores, b.scores) for a, b in pairs)

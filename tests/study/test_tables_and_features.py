@@ -10,7 +10,6 @@ from mmengine.dataset import pseudo_collate
 
 from cal_mm.compat import setup
 from cal_mm.corruptions import CLEAN, CorruptedDataset
-from cal_mm.engine.feature_memo import FeatureMemo
 from cal_mm.engine.hooks import FeatureCacheHook
 from cal_mm.models.encoders.cache import DrawnFeatureDataset, FeatureStore
 from cal_mm.registry import DATASETS, MODELS
@@ -253,16 +252,6 @@ def test_parts_of_a_split_are_served_from_the_whole(frozen, plan_of, tmp_path):
         files.append(sorted(p.name for p in (tmp_path / 'f').glob('*.safetensors')))
     assert len(files[0]) == 6
     assert files[0] == files[1] == files[2]
-
-
-@pytest.fixture
-def memos(monkeypatch):
-    made = []
-    init = FeatureMemo.__init__
-    monkeypatch.setattr(
-        FeatureMemo, '__init__', lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1]
-    )
-    return made
 
 
 @pytest.mark.parametrize('part', ['all', 'one'])
