@@ -8,6 +8,7 @@ import torch
 from commands import ROOT, gap, run
 from methods_harness import DIGITS, METHODS, facts, method_config, state_of, train
 
+from cal_mm.engine.optim_wrappers import amp_variant
 from data_prep.synthetic import make_synthetic
 
 NEEDED = ('title', 'acts_on', 'formula', 'source', 'modalities', 'splits', 'differences')
@@ -44,6 +45,20 @@ def test_learns(data, tmp_path, method):
     losses = [row['loss'] for row in rows if 'loss' in row]
     quarter = len(losses) // 4
     assert sum(losses[-quarter:]) < sum(losses[:quarter])
+    assert all(torch.isfinite(p).all() for p in runner.model.parameters())
+    assert runner.message_hub.get_scalar('val/accuracy/top1').current() > 40  # chance is 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', METHODS)
+def test_mixed_precision_learns(data, tmp_path, method):
+    """bfloat16 where there is no GPU; test_gpu.py has float16 too."""
+
+    def change(cfg):
+        cfg.optim_wrapper.type = amp_variant(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+        cfg.optim_wrapper.dtype = 'bfloat16'
+
+    runner = train(method_config(tmp_path, method, data, epochs=4), change)
     assert all(torch.isfinite(p).all() for p in runner.model.parameters())
     assert runner.message_hub.get_scalar('val/accuracy/top1').current() > 40  # chance is 25
 

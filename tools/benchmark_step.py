@@ -29,6 +29,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import cal_mm.datasets
@@ -234,10 +235,8 @@ def make_wrapper(model: Any, cfg: Config, args: argparse.Namespace) -> Any:
     """The method's OptimWrapper around that optimiser, with clipping."""
     wrapper = dict(cfg.optim_wrapper, optimizer=make_optimizer(model, args))
     wrapper['clip_grad'] = dict(max_norm=CLIP)
-    if args.amp:  # also runs on a CPU; without a modulator it scales nothing
-        kind = wrapper.get('type', 'OptimWrapper')
-        plain = kind == 'OptimWrapper'
-        wrapper['type'] = 'CALAmpOptimWrapper' if plain else amp_variant(kind)
+    if args.amp:
+        wrapper['type'] = amp_variant(wrapper.get('type', 'OptimWrapper'))
     return OPTIM_WRAPPERS.build(wrapper)
 
 
@@ -381,6 +380,48 @@ def _synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
+class OperatorCount(TorchDispatchMode):
+    """Counts torch's operators and the values that Python reads out of tensors.
+
+    On a GPU each operator is a kernel or more that the CPU has to start, and each read waits for
+    the queue. Neither depends on the machine, but on a CPU the optimiser goes through the
+    parameters one by one, on a GPU through many at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = self.reads = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        self.operators += 1
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def count_operators(steps: dict[str, Step], batch: dict, number: int) -> dict[str, dict[str, int]]:
+    """Operators and reads of one step, by candidate."""
+    found = {}
+    for name, step in steps.items():
+        with OperatorCount() as count:
+            step(number, batch)
+        found[name] = {'operators': count.operators, 'reads': count.reads}
+    return found
+
+
+def measure(
+    steps: dict[str, Step], batches: list[dict], args: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Times and, unless compiled, counts."""
+    found = summarise(time_side_by_side(steps, batches, args))
+    if not args.compile:
+        counts = count_operators(steps, batches[0], args.warmup + args.steps)
+        for name, values in counts.items():
+            found[name].update(values)
+    return found
+
+
 def summarise(seconds: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """Per candidate: median seconds; the ratio to the first within rounds, with quartiles."""
     first = next(iter(seconds.values()))
@@ -420,17 +461,17 @@ def run_part(name: str, part: str, args: argparse.Namespace) -> dict[str, Any]:
     facts: dict[str, Any] = {'setup': name, 'part': part, 'batch_size': size}
     if part == 'gate':
         steps = {f'gate {g}': predict_step(setup, g, samples, args) for g in ('none', 'pool')}
-        facts['candidates'] = summarise(time_side_by_side(steps, batches, args))
+        facts['candidates'] = measure(steps, batches, args)
         return facts
     if part == 'methods':
         steps = {m: method_step(setup, m, args) for m in args.methods}
-        facts['candidates'] = summarise(time_side_by_side(steps, batches, args))
+        facts['candidates'] = measure(steps, batches, args)
         return facts
     with tempfile.TemporaryDirectory() as folder:
         bare, bare_model = bare_step(setup, args)
         runner, runner_model = runner_step(setup, samples, args, folder)
         steps = {'bare loop': bare, 'Runner': runner}
-        facts['candidates'] = summarise(time_side_by_side(steps, batches, args))
+        facts['candidates'] = measure(steps, batches, args)
         facts['largest_weight_difference'] = weight_difference(bare_model, runner_model)
     return facts
 
@@ -460,12 +501,16 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
 def table(facts: dict[str, Any]) -> str:
     """One part for the screen."""
     lines = [f'{facts["setup"]}, batch {facts["batch_size"]}: {PARTS[facts["part"]]}']
-    lines.append(f'  {"":<12} {"median ms":>10} {"ratio":>7}  {"quartiles":<15} {"of totals":>9}')
+    lines.append(
+        f'  {"":<12} {"median ms":>10} {"ratio":>7}  {"quartiles":<15} {"of totals":>9} '
+        f'{"operators":>9} {"reads":>5}'
+    )
     for name, c in facts['candidates'].items():
         low, high = c['ratio_quartiles']
         line = (
             f'  {name:<12} {1e3 * c["median_seconds"]:>10.2f} {c["ratio"]:>7.3f}  '
-            f'{f"{low:.3f} to {high:.3f}":<15} {c["ratio_of_totals"]:>9.3f}'
+            f'{f"{low:.3f} to {high:.3f}":<15} {c["ratio_of_totals"]:>9.3f} '
+            f'{c.get("operators", "-"):>9} {c.get("reads", "-"):>5}'
         )
         reference = next(iter(facts['candidates']))
         target = TARGETS.get(reference, {}).get(name) if facts['setup'] == 'resnet' else None

@@ -96,7 +96,7 @@ class MultiModalClassifier(MultiModalNetwork):
 
     @staticmethod
     def _require_measured(tracker: ContributionTracker) -> None:
-        if not tracker.online and not tracker.measured:
+        if not tracker.online and not tracker.is_measured:
             raise ValueError(
                 f'model.contribution.source={tracker.source!r} is measured before training, and '
                 f'was not: train with '

@@ -185,9 +185,9 @@ class MultiModalNetwork(BaseModel):
         return self.heads is not None or self.fusion_is_head
 
     def _draws(self, samples: list[MultiModalDataSample], device: torch.device) -> SampleDraws:
-        keys = torch.tensor([s.sample_key for s in samples], dtype=torch.int64, device=device)
+        keys = torch.tensor([s.sample_key for s in samples], dtype=torch.int64)
         counter = int(self.forward_count) if self.progress is None else self.progress.update
-        return SampleDraws(keys, self.seed, counter)
+        return SampleDraws(keys, self.seed, counter, device)
 
     def state(
         self,
@@ -213,11 +213,8 @@ class MultiModalNetwork(BaseModel):
         draws = self._draws(data_samples, device) if training and data_samples else None
         noise: dict[str, Tensor] = {}
         if draws is not None and any(loss.needs_noise for loss in self.losses):
-            noise = {
-                m: draws.normal(m, width(self.bottlenecks[m]))
-                for m in self.modalities
-                if self.bottlenecks[m].stochastic
-            }
+            sampled = [m for m in self.modalities if self.bottlenecks[m].stochastic]
+            noise = draws.normals({m: width(self.bottlenecks[m]) for m in sampled})
         z, kl = {}, {}
         for m in self.modalities:
             z[m], kl[m] = self.bottlenecks[m](h[m], noise.get(m), labels if training else None)

@@ -6,10 +6,11 @@ uninterrupted run drew. The draws never touch torch's global generator.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,13 +51,50 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
-def _bits(keys: Tensor, lanes: int, seed: int, counter: int, stream: int) -> Tensor:
-    """64 well-mixed bits per address: int64 [B, lanes]."""
-    state = keys.clone()
-    for part in torch.tensor([seed, counter, stream], dtype=torch.int64, device=keys.device):
-        state = _mix((state + _GOLDEN) ^ _mix(part + _GOLDEN))
-    lane = torch.arange(1, lanes + 1, dtype=torch.int64, device=keys.device) * _GOLDEN
-    return _mix(state[:, None] + lane)
+def _mix_array(x: np.ndarray) -> np.ndarray:
+    """:func:`_mix` of uint64 numbers, whose arithmetic wraps around."""
+    x = (x ^ (x >> np.uint64(30))) * _unsigned(_MIX_1)
+    x = (x ^ (x >> np.uint64(27))) * _unsigned(_MIX_2)
+    return x ^ (x >> np.uint64(31))
+
+
+def _unsigned(value: int) -> np.ndarray:
+    return np.array([value & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
+
+
+def _addresses(keys: Tensor, seed: int, counter: int, streams: Sequence[int]) -> Tensor:
+    """What is the same for all lanes of an address: int64 [len(streams) * B] on the CPU, a stream
+    after the other.
+
+    Some dozen operations on few numbers, which a GPU would spend a kernel on each.
+    """
+    golden = _unsigned(_GOLDEN)
+    rows = keys.cpu().numpy().view(np.uint64)
+    for part in (seed, counter):
+        rows = _mix_array((rows + golden) ^ _mix_array(_unsigned(part) + golden))
+    out = [_mix_array((rows + golden) ^ _mix_array(_unsigned(s) + golden)) for s in streams]
+    return torch.from_numpy(np.concatenate(out).view(np.int64))
+
+
+def _bits(addresses: Tensor, lanes: int) -> Tensor:
+    """64 well-mixed bits per lane of an address: int64 [len(addresses), lanes]."""
+    lane = torch.arange(1, lanes + 1, dtype=torch.int64, device=addresses.device) * _GOLDEN
+    return _mix(addresses[:, None] + lane)
+
+
+def _uniform(addresses: Tensor, dim: int) -> Tensor:
+    return (_shift(_bits(addresses, dim), 40).float() + 0.5) / (1 << 24)
+
+
+def _normal(addresses: Tensor, dim: int) -> Tensor:
+    """Box and Muller's transform of the two halves of the bits."""
+    bits = _bits(addresses, (dim + 1) // 2)
+    scale = 1.0 / (1 << 24)
+    u1 = (_shift(bits, 40).float() + 0.5) * scale
+    u2 = ((bits & 0xFFFFFF).float() + 0.5) * scale
+    radius = (-2 * u1.log()).sqrt()
+    angle = 2 * math.pi * u2
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(1)[:, :dim]
 
 
 def counter_uniform(keys: Tensor, dim: int, seed: int, counter: int, stream: int) -> Tensor:
@@ -65,7 +103,7 @@ def counter_uniform(keys: Tensor, dim: int, seed: int, counter: int, stream: int
     Returns:
         float32 [B, dim] on the device of ``keys``.
     """
-    return (_shift(_bits(keys, dim, seed, counter, stream), 40).float() + 0.5) / (1 << 24)
+    return _uniform(_addresses(keys, seed, counter, [stream]).to(keys.device), dim)
 
 
 def counter_normal(keys: Tensor, dim: int, seed: int, counter: int, stream: int) -> Tensor:
@@ -81,13 +119,7 @@ def counter_normal(keys: Tensor, dim: int, seed: int, counter: int, stream: int)
     Returns:
         float32 [B, dim] on the device of ``keys``.
     """
-    bits = _bits(keys, (dim + 1) // 2, seed, counter, stream)
-    scale = 1.0 / (1 << 24)
-    u1 = (_shift(bits, 40).float() + 0.5) * scale
-    u2 = ((bits & 0xFFFFFF).float() + 0.5) * scale
-    radius = (-2 * u1.log()).sqrt()
-    angle = 2 * math.pi * u2
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(1)[:, :dim]
+    return _normal(_addresses(keys, seed, counter, [stream]).to(keys.device), dim)
 
 
 @dataclass(frozen=True)
@@ -95,24 +127,43 @@ class SampleDraws:
     """Random numbers of a batch's samples in one update, by name.
 
     Attributes:
-        keys: int64 [B], ``MultiModalDataSample.sample_key``.
+        keys: int64 [B] on the CPU, ``MultiModalDataSample.sample_key``.
         seed: the model's.
         counter: number of the update.
+        device: of the numbers.
     """
 
     keys: Tensor
     seed: int
     counter: int
+    device: torch.device | str = 'cpu'
 
     def normal(self, name: str, dim: int) -> Tensor:
         """Standard normal, float32 [B, dim]; another name gives other numbers."""
-        return counter_normal(self.keys, dim, self.seed, self.counter, sample_key(name))
+        return _normal(self._addresses([name]), dim)
+
+    def normals(self, widths: Mapping[str, int]) -> dict[str, Tensor]:
+        """:meth:`normal` of several names, of equal widths together: the same numbers in as many
+        kernels as one name takes.
+        """
+        out: dict[str, Tensor] = {}
+        for dim in set(widths.values()):
+            names = [name for name, width in widths.items() if width == dim]
+            rows = _normal(self._addresses(names), dim)
+            out.update(zip(names, rows.split(len(self.keys)), strict=True))
+        return out
 
     def uniform(self, name: str, dim: int) -> Tensor:
         """In (0, 1), float32 [B, dim]; another name gives other numbers."""
-        return counter_uniform(self.keys, dim, self.seed, self.counter, sample_key(name))
+        return _uniform(self._addresses([name]), dim)
 
     def shared(self, name: str, dim: int) -> Tensor:
         """In (0, 1), float32 [1, dim], the same for every sample of the update."""
-        one = torch.zeros(1, dtype=torch.int64, device=self.keys.device)
-        return counter_uniform(one, dim, self.seed, self.counter, sample_key('shared', name))
+        stream = sample_key('shared', name)
+        one = torch.zeros(1, dtype=torch.int64)
+        return _uniform(_addresses(one, self.seed, self.counter, [stream]).to(self.device), dim)
+
+    def _addresses(self, names: Sequence[str]) -> Tensor:
+        streams = [sample_key(name) for name in names]
+        found = _addresses(self.keys, self.seed, self.counter, streams)
+        return found.to(self.device, non_blocking=True)

@@ -36,6 +36,7 @@ class ForwardState:
         draws: random numbers that belong to the samples, in training; else None.
         posterior: ``modality -> (mean, sigma)``, [B, D_m] each, of q(z_m | h_m), before any feature
             transform; an error where the bottleneck has no spread.
+        typicalities: a [B, M], once the contribution tracker has computed it.
         inputs, masks: the preprocessor's output {m: x}, {m: mask or None}.
         head: ``(modality, z) -> [B, C]``; the unimodal head, or None where the model has none.
         fuse: ``(z, masks [S, M], present) -> [S, B, C]``; fused logits of coalitions.
@@ -62,6 +63,7 @@ class ForwardState:
     posterior: Callable[[str], tuple[Tensor, Tensor]] | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
     masks: Mapping[str, Any] | None = None
+    typicalities: Tensor | None = None
     _unimodal: dict[tuple[str, str, bool], Tensor] = field(default_factory=dict)
 
     @property

@@ -236,5 +236,5 @@ def test_every_own_wrapper_has_an_amp_variant():
         variant = amp_variant(name)
         assert variant is not None, name
         assert amp_variant(variant) == variant
-    assert amp_variant('OptimWrapper') == 'AmpOptimWrapper'
+    assert amp_variant('OptimWrapper') == 'AnyDeviceAmpOptimWrapper'
     assert amp_variant('NoSuchOptimWrapper') is None

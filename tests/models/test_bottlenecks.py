@@ -1,5 +1,7 @@
 """The information bottleneck against torch.distributions and by hand."""
 
+import math
+
 import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
@@ -10,7 +12,7 @@ from cal_mm.models.bottlenecks import (
     bottleneck_betas,
     gaussian_kl,
 )
-from cal_mm.models.noise import counter_normal, isolated_rng
+from cal_mm.models.noise import SampleDraws, counter_normal, isolated_rng
 from cal_mm.registry import BOTTLENECKS
 
 
@@ -144,6 +146,43 @@ def test_noise_belongs_to_the_sample():
     with isolated_rng('x'):
         torch.rand(3)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def slow_normal(key, dim, seed, counter, stream):
+    """splitmix64 with Python's integers, and Box and Muller's transform, for one sample."""
+    mask, golden = 2**64 - 1, 0x9E3779B97F4A7C15
+
+    def mix(x):
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        return x ^ (x >> 31)
+
+    state = key & mask
+    for part in (seed, counter, stream):
+        state = mix(((state + golden) & mask) ^ mix((part + golden) & mask))
+    out = []
+    for lane in range(1, (dim + 1) // 2 + 1):
+        bits = mix((state + lane * golden) & mask)
+        u1, u2 = ((bits >> 40) + 0.5) / 2**24, ((bits & 0xFFFFFF) + 0.5) / 2**24
+        radius = math.sqrt(-2 * math.log(u1))
+        out += [radius * math.cos(2 * math.pi * u2), radius * math.sin(2 * math.pi * u2)]
+    return out[:dim]
+
+
+def test_noise_against_the_definition():
+    keys, address = [0, 5, 2**32 - 1], dict(seed=7, counter=123, stream=2**31 + 5)
+    expected = torch.tensor([slow_normal(k, 9, **address) for k in keys])
+    found = counter_normal(torch.tensor(keys), 9, **address)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_noise_of_several_names_is_that_of_each():
+    draws = SampleDraws(torch.tensor([5, 9, 2**32 - 1]), seed=1, counter=2)
+    found = draws.normals({'a': 6, 'b': 4, 'c': 6})
+    assert set(found) == {'a', 'b', 'c'}
+    for name, dim in (('a', 6), ('b', 4), ('c', 6)):
+        torch.testing.assert_close(found[name], draws.normal(name, dim), rtol=1e-6, atol=1e-6)
+    assert draws.normals({}) == {}
 
 
 def test_noise_is_standard_normal():

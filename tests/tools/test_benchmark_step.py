@@ -38,6 +38,7 @@ def test_all_tables(results):
         for name, c in candidates.items():
             assert len(c['seconds']) == 2
             assert c['median_seconds'] > 0
+            assert c['operators'] > 50
             low, high = c['ratio_quartiles']
             assert low <= c['ratio'] <= high
             assert f'  {name} ' in out

@@ -65,7 +65,7 @@ class ContributionHook(Hook):
         if tracker is None:
             return
         needs_posteriors = tracker.soft_targets > 0 and self._restored is None
-        if not tracker.online and (needs_posteriors or not bool(tracker.measured)):
+        if not tracker.online and (needs_posteriors or not tracker.is_measured):
             self._measure(runner, model)
         elif self._restored is not None:
             tracker.posteriors = HeldOutPosteriors(

@@ -32,7 +32,10 @@ __all__ = [
 def amp_variant(name: str) -> str | None:
     """The mixed-precision variant of an OptimWrapper, as ``tools/train.py --amp`` takes it.
 
-    ``XOptimWrapper`` has the variant ``XAmpOptimWrapper``, if that is registered, which is its own.
+    ``XOptimWrapper`` has the variant ``XAmpOptimWrapper``, if that is registered, which is its own;
+    the plain one has ``AnyDeviceAmpOptimWrapper``.
     """
+    if name == 'OptimWrapper':
+        return 'AnyDeviceAmpOptimWrapper'
     variant = name if 'AmpOptimWrapper' in name else name.replace('OptimWrapper', 'AmpOptimWrapper')
     return variant if OPTIM_WRAPPERS.get(variant) is not None else None

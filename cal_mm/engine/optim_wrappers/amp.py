@@ -5,9 +5,12 @@ from typing import Any
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
+from cal_mm.registry import OPTIM_WRAPPERS
+
 __all__ = ['AnyDeviceAmp']
 
 
+@OPTIM_WRAPPERS.register_module(name='AnyDeviceAmpOptimWrapper')
 class AnyDeviceAmp(AmpOptimWrapper):
     """mmengine's ``AmpOptimWrapper``, which refuses a CPU, with bfloat16 and no loss scaling
     there.

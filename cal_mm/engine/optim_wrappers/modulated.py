@@ -3,6 +3,7 @@ pass and clipping.
 """
 
 import inspect
+import math
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -161,7 +162,7 @@ class ModulatedStep(BoundStep):
 
     @staticmethod
     def _check(factors: Tensor) -> None:
-        if not bool((factors > 0).all()) or not bool(torch.isfinite(factors).all()):
+        if not all(0 < k < math.inf for k in factors.tolist()):
             raise ValueError(
                 f'the modulator gave factors that are not positive: {factors.tolist()}'
             )

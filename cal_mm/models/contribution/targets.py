@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-__all__ = ['HeldOutPosteriors', 'check_soft_targets', 'mixed_targets']
+__all__ = ['HeldOutPosteriors', 'check_soft_targets', 'label_targets', 'mixed_targets']
 
 
 def check_soft_targets(share: float) -> None:
@@ -17,6 +16,14 @@ def check_soft_targets(share: float) -> None:
     """
     if not 0 <= share < 1:
         raise ValueError(f'contribution.soft_targets is a share in [0, 1), got {share}')
+
+
+def label_targets(labels: Tensor, like: Tensor) -> Tensor:
+    """[c = label] as numbers like ``like`` [..., C]; int64 [...] -> [..., C].
+
+    ``torch.nn.functional.one_hot`` makes a GPU wait to look for labels that are out of range.
+    """
+    return torch.zeros_like(like).scatter_(-1, labels.unsqueeze(-1), 1)
 
 
 def mixed_targets(posterior: Tensor, labels: Tensor, share: float) -> Tensor:
@@ -37,8 +44,7 @@ def mixed_targets(posterior: Tensor, labels: Tensor, share: float) -> Tensor:
     predictions that never saw the label, as in confident learning (Northcutt et al., JAIR 2021).
     """
     check_soft_targets(share)
-    given = F.one_hot(labels, posterior.shape[-1]).to(posterior)
-    return (1 - share) * given + share * posterior
+    return (1 - share) * label_targets(labels, posterior) + share * posterior
 
 
 class HeldOutPosteriors:
@@ -65,12 +71,15 @@ class HeldOutPosteriors:
         return len(self.rows)
 
     def read(self, sample_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Probabilities [B, C] and whether they are known, bool [B]; zeros where not."""
-        device = self.probabilities.device
-        index = torch.tensor([self.rows.get(name, -1) for name in sample_ids], device=device)
-        known = index >= 0
-        found = self.probabilities[index.clamp_min(0)]
-        return torch.where(known.unsqueeze(-1), found, torch.zeros_like(found)), known
+        """Probabilities [B, C], zeros where they are not known, and whether they are, bool [B] on
+        the CPU.
+        """
+        index = torch.tensor([self.rows.get(name, -1) for name in sample_ids], dtype=torch.int64)
+        known, device = index >= 0, self.probabilities.device
+        found = self.probabilities[index.clamp_min(0).to(device, non_blocking=True)]
+        if not known.all():
+            found = torch.where(known.to(device).unsqueeze(-1), found, torch.zeros_like(found))
+        return found, known
 
     def to(self, device: torch.device) -> 'HeldOutPosteriors':
         """The same on another device."""

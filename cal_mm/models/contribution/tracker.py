@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from cal_mm.models.flags import SeenFlag
 from cal_mm.models.state import ForwardState
 from cal_mm.registry import CONTRIBUTIONS
 
 from .functional import confidence, contribution_weights, dynamic_weights, shares
 from .ledger import Ledger
-from .targets import HeldOutPosteriors, check_soft_targets, mixed_targets
+from .targets import HeldOutPosteriors, check_soft_targets, label_targets, mixed_targets
 from .typicality import Typicality
 
 __all__ = ['ContributionEstimate', 'ContributionTracker']
@@ -127,6 +127,7 @@ class ContributionTracker(nn.Module):
         self.register_buffer('temperature', torch.ones(m))
         self.register_buffer('fused_temperature', torch.tensor(1.0))
         self.register_buffer('measured', torch.tensor(False))
+        self._flag = SeenFlag()
         self.register_buffer('num_updates', torch.tensor(0))
         self.typicality: nn.ModuleDict | None = None
         if typicality is not None:
@@ -144,6 +145,11 @@ class ContributionTracker(nn.Module):
         source = self.source.get('type') if isinstance(self.source, Mapping) else self.source
         return source in ONLINE
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether I and D are there."""
+        return self._flag.read(self.measured)
+
     def combined(self, information: Tensor, confidence: Tensor) -> Tensor:
         """W [..., M] from I_norm and D with this tracker's options."""
         return contribution_weights(information, confidence, self.lam, self.tau, self.combine)
@@ -152,7 +158,7 @@ class ContributionTracker(nn.Module):
         """s [M], what of each modality's features enters the fusion; None where it is all of them:
         without the option, and before anything is measured.
         """
-        if self.feature_rule is None or not self.measured:
+        if self.feature_rule is None or not self.is_measured:
             return None
         return dynamic_weights(self.information, **self.feature_rule)
 
@@ -168,8 +174,10 @@ class ContributionTracker(nn.Module):
             return None
         posterior, known = self.posteriors.to(labels.device).read(sample_ids)
         mixed = mixed_targets(posterior.float(), labels, self.soft_targets)
-        given = F.one_hot(labels, posterior.shape[-1]).to(mixed)
-        return torch.where(known.unsqueeze(-1), mixed, given)
+        if known.all():
+            return mixed
+        known = known.to(labels.device).unsqueeze(-1)
+        return torch.where(known, mixed, label_targets(labels, mixed))
 
     @torch.no_grad()
     def observe(self, state: ForwardState) -> None:
@@ -214,12 +222,19 @@ class ContributionTracker(nn.Module):
             buffer.copy_(getattr(estimate, name).to(buffer))
         self.measured.fill_(True)
 
-    def typicalities(self, features: Mapping[str, Tensor]) -> Tensor:
-        """a [B, M] of encoder features; ones where no typicality is fitted."""
-        if self.typicality is None:
-            first = features[self.modalities[0]]
-            return torch.ones(first.shape[0], len(self.modalities), device=first.device)
-        return torch.stack([self.typicality[m](features[m]) for m in self.modalities], dim=1)
+    def typicalities(self, state: ForwardState) -> Tensor:
+        """a [B, M] of the encoder features, float32; ones where no typicality is fitted. Computed
+        once per forward pass.
+        """
+        if state.typicalities is None:
+            if self.typicality is None:
+                state.typicalities = state.logits.new_ones(
+                    state.batch_size, len(self.modalities), dtype=torch.float32
+                )
+            else:
+                found = [self.typicality[m](state.features[m].float()) for m in self.modalities]
+                state.typicalities = torch.stack(found, dim=1)
+        return state.typicalities
 
     def sample_weights(self, state: ForwardState) -> Tensor:
         """Label-free W per sample, [B, M], sums to one over the present modalities.
@@ -240,7 +255,7 @@ class ContributionTracker(nn.Module):
                     dim=1,
                 )
             information = self.information.clamp_min(0).expand_as(conf)
-            a = self.typicalities({m: state.features[m].float() for m in self.modalities})
+            a = self.typicalities(state)
             weights = contribution_weights(
                 a * information, a * conf, self.lam, self.tau, self.combine
             )

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from cal_mm.models.flags import SeenFlag
+
 __all__ = ['Typicality', 'heavy_tail']
 
 TAILS = ('logistic', 'heavy')
@@ -105,6 +107,7 @@ class Typicality(nn.Module):
         self.register_buffer('above', torch.ones(3))
         self.register_buffer('below', torch.ones(3))
         self.register_buffer('fitted', torch.tensor(False))
+        self._flag = SeenFlag()
 
     @torch.no_grad()
     def fit(
@@ -181,7 +184,7 @@ class Typicality(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """[B, H] -> a [B] in (0, 1); ones before ``fit``."""
-        if not self.fitted:
+        if not self._flag.read(self.fitted):
             return torch.ones(h.shape[0], device=h.device)
         t = (self.offset - self.atypicality(h)) / self.slope
         return torch.sigmoid(t) if self.tail == 'logistic' else heavy_tail(t)
@@ -221,6 +224,7 @@ def _numbers(space: _Subspace, h: Tensor) -> Tensor:
     shrunk = (1 - SHRINKAGE) * space.variances + SHRINKAGE
     distance = ((inside.square() / shrunk).sum(dim=-1) + outside / SHRINKAGE).sqrt()
     share = (outside / length.clamp_min(1e-12)).sqrt()
-    known = space.class_means[space.class_means[:, 0].isfinite()]
-    nearest = torch.cdist(inside @ space.whitening, known).amin(dim=-1)
+    known = space.class_means.isfinite()
+    to_class = torch.cdist(inside @ space.whitening, space.class_means.where(known, 0))
+    nearest = to_class.masked_fill(~known[:, 0], float('inf')).amin(dim=-1)
     return torch.stack([distance, share, nearest], dim=-1)

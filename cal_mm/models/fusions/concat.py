@@ -67,6 +67,7 @@ class ConcatFusion(BaseFusion):
         if not isinstance(self.head, nn.Linear):
             return super()._coalitions(z, keep)
         weights = self._slices(self.head)
+        z = {m: v.to(self.head.weight.dtype) for m, v in z.items()}
         empty = self._absent_row(next(iter(z.values())))
         absent = {m: functional.linear(empty[m], weights[m]) for m in self.modalities}
         parts = [

@@ -56,7 +56,7 @@ class Gate(nn.Module):
     def unfitted(self, parts: GateParts) -> str | None:
         """What this gate reads and nothing has fitted yet, in words; None where all is there."""
         tracker, uncertainty = parts.contribution, parts.uncertainty
-        if self.needs_contribution and tracker is not None and not tracker.measured:
+        if self.needs_contribution and tracker is not None and not tracker.is_measured:
             return 'the contribution W was never measured'
         if self.needs_uncertainty and uncertainty is not None and not uncertainty.fitted:
             return "the statistics of the bottlenecks' posteriors were never fitted"

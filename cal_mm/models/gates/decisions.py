@@ -54,7 +54,7 @@ class ExpertsGate(Gate):
     @staticmethod
     def typicalities(state: ForwardState, tracker: ContributionTracker) -> Tensor:
         """a [B, M], 0 for a missing modality."""
-        a = tracker.typicalities({m: state.features[m].float() for m in state.modalities})
+        a = tracker.typicalities(state)
         return a if state.present is None else a * state.present
 
     def unfitted(self, parts: GateParts) -> str | None:

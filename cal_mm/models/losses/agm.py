@@ -4,6 +4,7 @@ Source: Li et al., "Boosting Multi-modal Model Performance with Adaptive Gradien
 ICCV 2023 (arXiv 2308.07686).
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -100,7 +101,7 @@ class AdaptiveGradientModulation(LossComponent):
         labels = state.known_labels
         nats = [F.cross_entropy(phi, labels, reduction='none') for phi in shares]
         # a probability of 1e-8 at least, as the public code has it
-        ce = torch.stack(nats, dim=1).clamp_max(-torch.tensor(1e-8).log())
+        ce = torch.stack(nats, dim=1).clamp_max(-math.log(1e-8))
         self.scores(ce, state.update, state.present)
         factors = torch.ones_like(self.scores.mean)
         epoch = state.progress.epoch
