@@ -72,17 +72,15 @@ def build_heads(cfg: Any, widths: Mapping[str, int], num_classes: int) -> nn.Mod
 
 
 def check_finite_loss(
-    total: Tensor,
     log_vars: Mapping[str, Tensor],
     progress: TrainProgress | None,
-    calls: int,
+    calls: Tensor,
     sample_ids: list[str],
 ) -> None:
     """Refuse a total that is not finite, before any parameter moves.
 
     Args:
-        total: scalar.
-        log_vars: every term by name.
+        log_vars: every term by name, on the CPU, the total under ``loss``.
         progress: how far training has come.
         calls: forward calls so far, for a model outside a Runner.
         sample_ids: of the batch.
@@ -90,10 +88,10 @@ def check_finite_loss(
     Raises:
         NonFiniteLossError: names the terms and the samples.
     """
-    if torch.isfinite(total):
+    if torch.isfinite(log_vars['loss']):
         return
     bad = [f'{k} = {v.item():g}' for k, v in log_vars.items() if not torch.isfinite(v)]
-    where = f'update {progress.update}' if progress else f'call {calls}'
+    where = f'update {progress.update}' if progress else f'call {int(calls)}'
     raise NonFiniteLossError(
         f'the loss is not finite in {where} (epoch {progress.epoch + 1 if progress else "?"}): '
         f'{", ".join(bad)}; samples {", ".join(sample_ids)}. No parameter was updated with it and '

@@ -140,12 +140,13 @@ class MultiModalClassifier(MultiModalNetwork):
         return self.contribution.update(self.class_log_prior)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total and the values to log; refuses a total that is not finite, before any parameter
-        moves.
+        """The total and, on the CPU, the values to log, which a GPU hands over together; refuses a
+        total that is not finite, before any parameter moves.
         """
-        total, log_vars = super().parse_losses(losses)
-        calls, ids = int(self.forward_count), self._last_sample_ids
-        check_finite_loss(total, log_vars, self.progress, calls, ids)
+        total, terms = super().parse_losses(losses)
+        values = torch.stack([v.detach().float() for v in terms.values()]).cpu()
+        log_vars = dict(zip(terms, values.unbind(), strict=True))
+        check_finite_loss(log_vars, self.progress, self.forward_count, self._last_sample_ids)
         return total, log_vars
 
     # ---- inference ----

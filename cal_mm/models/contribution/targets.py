@@ -70,16 +70,18 @@ class HeldOutPosteriors:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, sample_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Probabilities [B, C], zeros where they are not known, and whether they are, bool [B] on
-        the CPU.
+    def read(self, sample_ids: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Probabilities [B, C], zeros where they are not known, and whether they are, bool [B];
+        None if all are.
         """
-        index = torch.tensor([self.rows.get(name, -1) for name in sample_ids], dtype=torch.int64)
-        known, device = index >= 0, self.probabilities.device
-        found = self.probabilities[index.clamp_min(0).to(device, non_blocking=True)]
-        if not known.all():
-            found = torch.where(known.to(device).unsqueeze(-1), found, torch.zeros_like(found))
-        return found, known
+        rows = [self.rows.get(name, -1) for name in sample_ids]
+        device = self.probabilities.device
+        index = torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
+        if min(rows, default=0) >= 0:
+            return self.probabilities[index], None
+        known = index >= 0
+        found = self.probabilities[index.clamp_min(0)]
+        return torch.where(known.unsqueeze(-1), found, torch.zeros_like(found)), known
 
     def to(self, device: torch.device) -> 'HeldOutPosteriors':
         """The same on another device."""

@@ -174,10 +174,9 @@ class ContributionTracker(nn.Module):
             return None
         posterior, known = self.posteriors.to(labels.device).read(sample_ids)
         mixed = mixed_targets(posterior.float(), labels, self.soft_targets)
-        if known.all():
+        if known is None:
             return mixed
-        known = known.to(labels.device).unsqueeze(-1)
-        return torch.where(known, mixed, label_targets(labels, mixed))
+        return torch.where(known.unsqueeze(-1), mixed, label_targets(labels, mixed))
 
     @torch.no_grad()
     def observe(self, state: ForwardState) -> None:
