@@ -224,4 +224,4 @@ tuning_seeds = [0, 1]
 reference = 'cal'
 notes = """Parts of the study that have been run, by `--only`. Only the learning rate is tuned, on two seeds. CAL is the shipped preset, its `pool` gate included. The
 validation accuracy of CAL is measured with its gate, whose temperatures and typicality are fitted on the same validation split. MOSI's validation split has 90 samples.
-The two code versions differ in the weights of the pool gate, which sum to one in the later; CAL, the rows with gates and all but the clean parts are of the later."""
+The clean part of the UCI views ran on another machine, with torch 2.11.0; every table is of one machine and one version."""
