@@ -88,12 +88,17 @@ NAMES = (
     'nyud2_hha_resnet18',
     'nyud2_rendered_resnet18',
     'nyud2_frozen',
+    'nyud2_finetuned',
     'nyud2_small',
     'sun_rgbd_resnet18',
     'sun_rgbd_rendered_resnet18',
     'cmu_mosi_mlp',
     'mvsa_single_bert_resnet152',
+    'mvsa_single_finetuned',
 )
+
+
+ALL = ('nyud2', 'sun_rgbd', 'cmu_mosi', 'mvsa_single_bert', 'mvsa_single_finetuned')
 
 
 @pytest.mark.slow
@@ -125,7 +130,7 @@ def test_every_config_of_these_datasets_is_in_the_list() -> None:
         found = {
             p.name.removesuffix(f'_concat_{method}.py')
             for p in (ROOT / 'configs' / method).glob('*.py')
-            if p.name.startswith(('nyud2', 'sun_rgbd', 'cmu_mosi', 'mvsa_single_bert'))
+            if p.name.startswith(ALL)
         }
         assert found == set(NAMES)
 
