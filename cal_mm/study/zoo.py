@@ -20,7 +20,8 @@ def zoo_entries(
     """One entry per dataset, training condition and method that was tested.
 
     An entry has ``name`` (DATASET/METHOD@TRAINING), ``title``, ``config`` (the files of
-    ``configs/_base_`` it is put together from), ``lr`` and ``setting`` (one per fold),
+    ``configs/_base_`` it is put together from), ``options`` (of the method, beside these), ``lr``
+    and ``setting`` (one per fold),
     ``config_digest`` and ``data_digest`` of the first seed, ``seeds``, ``parameters`` (trained
     ones), ``metrics`` ({gate: {column: mean accuracy in percent}}), ``results_digest`` (of all
     seeds' validation and test metrics) and ``command``, which trains it and leaves the weights.
@@ -43,6 +44,7 @@ def zoo_entries(
                 for c in session.plan.cells
                 if (c.dataset, c.training, c.row) == (panel.dataset, panel.training, row)
             ]
+            method = session.study.methods[mine[0].method]
             chosen = [choices[session.plan.selection_cell(c)] for c in cells]
             name = f'{panel.dataset}/{row.partition(":")[0]}@{panel.training}'
             command = ['python', 'tools/study.py', session.study.path, '--only', name]
@@ -54,7 +56,8 @@ def zoo_entries(
                 {
                     'name': f'{panel.dataset}/{row}@{panel.training}',
                     'title': mine[0].title,
-                    'config': [*spec.base, f'methods/{mine[0].method}.py'],
+                    'config': [*spec.base, f'methods/{method.method}.py'],
+                    'options': {**method.options, **method.datasets.get(panel.dataset, {})},
                     'lr': [c['lr'] for c in chosen],
                     'setting': [c['setting'] for c in chosen],
                     'config_digest': first['config_sha256'],

@@ -183,6 +183,14 @@ def test_kept_checkpoints_are_what_was_tested(data, tmp_path):
             assert mine['metrics'][key] == pytest.approx(other[key], rel=1e-5), key
 
 
+def test_zoo_names_the_file_behind_a_method_of_another_name(data, tmp_path):
+    work = tmp_path / 'smoke'
+    run(data, work, '--only', 'synthetic/concat@clean', options=['methods.concat.method=sum'])
+    (entry,) = map(json.loads, (work / 'report' / 'models.jsonl').read_text().splitlines())
+    assert entry['name'] == 'synthetic/concat@clean'
+    assert entry['config'][-1] == 'methods/sum.py'
+
+
 def test_gates_are_tested_on_one_training(data, tmp_path):
     work = tmp_path / 'smoke'
     gates = ['methods.cal.gates=["config","none","experts"]', 'seeds=[0,1]']
@@ -196,6 +204,7 @@ def test_gates_are_tested_on_one_training(data, tmp_path):
     assert entry['name'] == 'synthetic/cal@clean'
     assert set(entry['metrics']) == {'config', 'none', 'experts'}
     assert entry['config'][-1] == 'methods/cal.py'
+    assert entry['options'] == {'model.contribution.source': 'ridge'}
     clean = [r['metrics']['accuracy/top1'] for t in tests for r in t['test'][:1]]
     assert entry['metrics']['config']['clean'] == pytest.approx(sum(clean) / 2, abs=0.01)
     zoo = (work / 'report' / 'models.md').read_text()
