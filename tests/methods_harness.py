@@ -6,6 +6,7 @@ error.
 """
 
 import itertools
+import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -83,6 +84,36 @@ def train(cfg: ConfigDict, change: Callable[[Any], None] | None = None) -> Runne
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
+
+
+def losses_of(cfg: ConfigDict) -> list[float]:
+    """The loss of every update of a run with this config."""
+    path = next(Path(cfg.work_dir).glob('*/vis_data/scalars.json'))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [row['loss'] for row in rows if 'loss' in row]
+
+
+def losses_fall(cfg: ConfigDict) -> bool:
+    """Whether the last quarter's losses are below the first's."""
+    losses = losses_of(cfg)
+    quarter = len(losses) // 4
+    return sum(losses[-quarter:]) < sum(losses[:quarter])
+
+
+def use_mixed_precision(cfg: ConfigDict, dtype: str) -> None:
+    """As ``tools/train.py --amp``, with this type."""
+    from cal_mm.engine.optim_wrappers import amp_variant
+
+    cfg.optim_wrapper.type = amp_variant(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+    cfg.optim_wrapper.dtype = dtype
+
+
+def learnable(folder: Path) -> Path:
+    """A synthetic dataset that every method learns in four epochs, prepared in ``folder``."""
+    from data_prep.synthetic import make_synthetic
+
+    make_synthetic(folder, num_train=128, num_val=48, num_test=48, signal=6.0)
+    return folder
 
 
 def state_of(runner: Runner) -> dict[str, torch.Tensor]:

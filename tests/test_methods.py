@@ -1,24 +1,28 @@
 """Every method of configs/_base_/methods: the folder is the test list."""
 
-import json
 import sys
 
 import pytest
 import torch
 from commands import ROOT, gap, run
-from methods_harness import DIGITS, METHODS, facts, method_config, state_of, train
-
-from cal_mm.engine.optim_wrappers import amp_variant
-from data_prep.synthetic import make_synthetic
+from methods_harness import (
+    DIGITS,
+    METHODS,
+    facts,
+    learnable,
+    losses_fall,
+    method_config,
+    state_of,
+    train,
+    use_mixed_precision,
+)
 
 NEEDED = ('title', 'acts_on', 'formula', 'source', 'modalities', 'splits', 'differences')
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    out = tmp_path_factory.mktemp('data') / 'synthetic'
-    make_synthetic(out, num_train=128, num_val=48, num_test=48, signal=6.0)
-    return out
+    return learnable(tmp_path_factory.mktemp('data') / 'synthetic')
 
 
 @pytest.fixture(scope='module')
@@ -39,12 +43,9 @@ def test_says_what_it_is(method):
 @pytest.mark.parametrize('method', METHODS)
 def test_learns(data, tmp_path, method):
     """Four epochs: the losses fall, the validation accuracy is far above chance."""
-    runner = train(method_config(tmp_path, method, data, epochs=4))
-    path = next(tmp_path.glob('run/*/vis_data/scalars.json'))
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    losses = [row['loss'] for row in rows if 'loss' in row]
-    quarter = len(losses) // 4
-    assert sum(losses[-quarter:]) < sum(losses[:quarter])
+    cfg = method_config(tmp_path, method, data, epochs=4)
+    runner = train(cfg)
+    assert losses_fall(cfg)
     assert all(torch.isfinite(p).all() for p in runner.model.parameters())
     assert runner.message_hub.get_scalar('val/accuracy/top1').current() > 40  # chance is 25
 
@@ -53,12 +54,9 @@ def test_learns(data, tmp_path, method):
 @pytest.mark.parametrize('method', METHODS)
 def test_mixed_precision_learns(data, tmp_path, method):
     """bfloat16 where there is no GPU; test_gpu.py has float16 too."""
-
-    def change(cfg):
-        cfg.optim_wrapper.type = amp_variant(cfg.optim_wrapper.get('type', 'OptimWrapper'))
-        cfg.optim_wrapper.dtype = 'bfloat16'
-
-    runner = train(method_config(tmp_path, method, data, epochs=4), change)
+    cfg = method_config(tmp_path, method, data, epochs=4)
+    use_mixed_precision(cfg, 'bfloat16')
+    runner = train(cfg)
     assert all(torch.isfinite(p).all() for p in runner.model.parameters())
     assert runner.message_hub.get_scalar('val/accuracy/top1').current() > 40  # chance is 25
 

@@ -32,12 +32,12 @@ def gaussian_kl(
     Returns:
         [B], >= 0.
     """
-    if isinstance(prior_sigma, Tensor):
-        prior_sigma = prior_sigma.to(mu)
-    centred = isinstance(prior_mu, (int, float)) and prior_mu == 0
-    unit = not isinstance(prior_sigma, Tensor) and prior_sigma == 1
-    shift = mu if centred else mu - prior_mu
-    ratio, shift = (sigma, shift) if unit else (sigma / prior_sigma, shift / prior_sigma)
+    given = isinstance(prior_mu, Tensor) or isinstance(prior_sigma, Tensor)
+    if given or (prior_mu, prior_sigma) != (0, 1):
+        prior_sigma = torch.as_tensor(prior_sigma, dtype=mu.dtype, device=mu.device)
+        shift, ratio = (mu - prior_mu) / prior_sigma, sigma / prior_sigma
+    else:
+        shift, ratio = mu, sigma
     kl = 0.5 * (shift.square() + ratio.square() - 1) - ratio.log()
     if free_bits > 0:
         kl = kl.clamp_min(free_bits)
