@@ -143,8 +143,9 @@ def _about(session: Session, panels: Sequence[Panel], path: Path, out: str | Non
         '- significance: a difference counts when it holds over the samples (paired bootstrap, '
         f'seeds averaged, {study.statistics["resamples"]} resamples) and over the seeds (paired '
         't-test): the larger p-value, Holm-corrected over the rivals',
-        '- step x, params x: time of a training step and number of trained parameters, relative to '
-        'concat',
+        '- step x, train x, params x: time of a training step, of a whole training with what goes '
+        'before it (a pilot, calibration, validation) and number of trained parameters, relative '
+        'to concat',
         f'- study {_study_digest(study)[:12]}, results '
         f'{sha256_of(session.ledger.results)[:12]}, code {", ".join(codes)}'
         + (' (**several code versions**)' if len(codes) > 1 else ''),

@@ -148,7 +148,7 @@ def panel_table(
     bests: dict[str, Best] = {c: best_of(column(panel, c), **statistics) for c in panel.columns}
     cost = relative_cost(panel)
     extra = ['worst seed', 'ECE'] + ([f'ECE {NOISED}'] if NOISED in panel.columns else [])
-    header = ('method', 'lr', 'val', *panel.columns, *extra, 'step x', 'params x')
+    header = ('method', 'lr', 'val', *panel.columns, *extra, *COSTS)
     rows = []
     for entry in panel.entries:
         clean = panel.outcomes.get((entry.key, 'clean'))
@@ -176,8 +176,7 @@ def panel_table(
         if NOISED in panel.columns:
             outcome = panel.outcomes.get((entry.key, NOISED))
             cells.append(Cell('-' if outcome is None else f'{np.mean(outcome.ece):.1f}'))
-        step, parameters = cost.get(entry.key, (None, None))
-        cells += [Cell(_ratio(step)), Cell(_ratio(parameters))]
+        cells += [Cell(_ratio(cost.get(entry.key, {}).get(name))) for name in COSTS]
         rows.append(tuple(cells))
     notes = (
         'Bold: significantly better than every other line of the column; †: the best, or not '
@@ -200,26 +199,33 @@ def _ratio(value: float | None) -> str:
     return '-' if value is None else f'{value:.2f}'
 
 
-def relative_cost(panel: Panel) -> dict[str, tuple[float | None, float | None]]:
-    """(step time, parameters) of each entry relative to ``concat``; {} without such a row."""
+COSTS = ('step x', 'train x', 'params x')
+
+
+def relative_cost(panel: Panel) -> dict[str, dict[str, float | None]]:
+    """Each of ``COSTS`` (a training step, a whole training with what goes before it, trained
+    parameters) of each entry relative to ``concat``; {} without such a row.
+    """
     base = next((e for e in panel.entries if e.method == 'concat'), None)
     if base is None:
         return {}
+    trials = [t for ts in panel.trials.values() for t in ts]
     # the CPU time does not suffer from what else runs; on an accelerator it does not count
-    cpu = all(t['device'] == 'cpu' for ts in panel.trials.values() for t in ts)
-    key = 'step_cpu_seconds' if cpu else 'step_seconds'
+    cpu = '_cpu' if all(t['device'] == 'cpu' for t in trials) else ''
+    # a column is of one clock: rows of earlier versions have no CPU time of the training
+    train_cpu = cpu if all('train_cpu_seconds' in t for t in trials) else ''
+    keys = (f'step{cpu}_seconds', f'train{train_cpu}_seconds', 'parameters')
 
-    def median(entry: str, what: str) -> float | None:
-        values = [t[what] for t in panel.trials[entry] if t.get(what)]
+    def median(entry: str, key: str) -> float | None:
+        values = [t[key] for t in panel.trials[entry] if t.get(key)]
         return float(np.median(values)) if values else None
 
-    found: dict[str, tuple[float | None, float | None]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     for entry in panel.entries:
-        ratios = []
-        for what in (key, 'parameters'):
-            mine, other = median(entry.key, what), median(base.key, what)
-            ratios.append(None if mine is None or other is None else mine / other)
-        found[entry.key] = (ratios[0], ratios[1])
+        found[entry.key] = {}
+        for name, key in zip(COSTS, keys, strict=True):
+            mine, other = median(entry.key, key), median(base.key, key)
+            found[entry.key][name] = None if mine is None or other is None else mine / other
     return found
 
 
@@ -264,7 +270,7 @@ def panel_records(
     cost = relative_cost(panel)
     found = []
     for entry in panel.entries:
-        step, parameters = cost.get(entry.key, (None, None))
+        step, train, parameters = (cost.get(entry.key, {}).get(name) for name in COSTS)
         for name in panel.columns:
             outcome = panel.outcomes.get((entry.key, name))
             if outcome is None:
@@ -283,6 +289,7 @@ def panel_records(
                     'accuracy_worst': round(min(outcome.accuracy), 4),
                     'ece_mean': round(float(np.mean(outcome.ece)), 4),
                     'step_ratio': None if step is None else round(step, 4),
+                    'train_ratio': None if train is None else round(train, 4),
                     'parameter_ratio': None if parameters is None else round(parameters, 4),
                     'reference': reference if v else None,
                     'reference_minus': None if v is None else round(v.difference, 4),

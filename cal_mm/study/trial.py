@@ -96,6 +96,7 @@ def run_trial(
             **provenance,
         }
         row['train_seconds'] = time.perf_counter() - start[0]
+        row['train_cpu_seconds'] = time.process_time() - start[1]
         if trial.phase == 'test':
             model = unwrap(runner.model)
             best.restore(model)

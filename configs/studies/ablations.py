@@ -2,6 +2,7 @@
 # datasets as in main.py; the rates as there.
 #   python -m data_prep.synthetic --out data/known_answer --num-train 300 --num-val 300 --num-test 2000 --dim c=300 --wrong b=0.2 --signal 2
 #   python tools/study.py configs/studies/ablations.py --workers 2 --only known@labels20 mosi@clean
+# The report compares with `cal`; --cfg-options reference=k (or b) compares the ways of accelerating (compressing) with each other.
 _base_ = 'main.py'
 title = "Ablations of CAL"
 _ridge = {'model.contribution.source': 'ridge'}
@@ -13,8 +14,14 @@ _only_k = {
     'model.contribution.soft_targets': 0.0,
     'model.losses.AIBLoss.rule': 'uniform',
 }
+# the bottleneck alone, without dynamic weights and soft targets
+_only_beta = {**_none, 'model.contribution.feature_weights': None, 'model.contribution.soft_targets': 0.0}
 # W from the training batches has no held-out predictions
 _batches = {'model.contribution.source': 'train', 'model.contribution.soft_targets': 0.0, 'model.gate': 'none'}
+# encoders that learn are measured by a pilot
+_learnt = dict(
+    digits_av={'model.contribution.source': 'pilot'}, noise_modality={'model.contribution.source': 'pilot'}
+)
 datasets = dict(
     known=dict(
         title='known answer (300 samples)',
@@ -30,36 +37,46 @@ methods = dict(
     _delete_=True,
     concat=dict(title='concat'),
     concat_uni=dict(title='concat + unimodal'),
-    cal=dict(title='CAL', options=_ridge, gates=['config', 'none', 'experts']),
-    soft0=dict(method='cal', title='no soft targets', options={**_none, 'model.contribution.soft_targets': 0.0}),
-    weights0=dict(method='cal', title='no dynamic weights', options={**_none, 'model.contribution.feature_weights': None}),
+    cal=dict(title='CAL', datasets=_learnt, options=_ridge, gates=['config', 'none', 'experts']),
+    soft0=dict(method='cal', title='no soft targets', datasets=_learnt, options={**_none, 'model.contribution.soft_targets': 0.0}),
+    weights0=dict(method='cal', title='no dynamic weights', datasets=_learnt, options={**_none, 'model.contribution.feature_weights': None}),
     weights_uniform=dict(
-        method='cal', title='uniform weights', options={**_none, 'model.contribution.feature_weights.rule': 'uniform'}
+        method='cal', title='uniform weights', datasets=_learnt, options={**_none, 'model.contribution.feature_weights.rule': 'uniform'}
     ),
     weights_inverse=dict(
-        method='cal', title='inverse weights', options={**_none, 'model.contribution.feature_weights.rule': 'inverse'}
+        method='cal', title='inverse weights', datasets=_learnt, options={**_none, 'model.contribution.feature_weights.rule': 'inverse'}
     ),
-    beta0=dict(method='cal', title='beta = 0', options={**_none, 'model.losses.AIBLoss.beta': 0.0}),
+    beta0=dict(method='cal', title='beta = 0', datasets=_learnt, options={**_none, 'model.losses.AIBLoss.beta': 0.0}),
     beta_uniform=dict(
-        method='cal', title='uniform beta', options={**_none, 'model.losses.AIBLoss.rule': 'floor_uniform'}
+        method='cal', title='uniform beta', datasets=_learnt, options={**_none, 'model.losses.AIBLoss.rule': 'floor_uniform'}
     ),
     beta_inverse=dict(
-        method='cal', title='inverse beta', options={**_none, 'model.losses.AIBLoss.rule': 'floor_inverse'}
+        method='cal', title='inverse beta', datasets=_learnt, options={**_none, 'model.losses.AIBLoss.rule': 'floor_inverse'}
     ),
     batches=dict(method='cal', title='W from training batches', options=_batches),
+    # the bottleneck alone, without dynamic weights and soft targets
+    b=dict(method='cal', title='guided beta alone', datasets=_learnt, options=_only_beta),
+    b_uniform=dict(
+        method='cal', title='uniform beta alone', datasets=_learnt,
+        options={**_only_beta, 'model.losses.AIBLoss.rule': 'floor_uniform'},
+    ),
+    b_inverse=dict(
+        method='cal', title='inverse beta alone', datasets=_learnt,
+        options={**_only_beta, 'model.losses.AIBLoss.rule': 'floor_inverse'},
+    ),
     # acceleration alone, without dynamic weights and soft targets, over a uniform bottleneck
-    k1=dict(method='cal', title='k = 1', options={**_only_k, 'optim_wrapper.modulator.gamma': 0.0}),
-    k=dict(method='cal', title='guided k', options=_only_k),
-    k_uniform=dict(method='cal', title='uniform k', options={**_only_k, 'optim_wrapper.modulator.mode': 'uniform'}),
-    k_inverse=dict(method='cal', title='inverse k', options={**_only_k, 'optim_wrapper.modulator.mode': 'inverse'}),
-    k_random=dict(method='cal', title='random k', options={**_only_k, 'optim_wrapper.modulator.mode': 'random'}),
-    k_budget=dict(method='cal', title='guided k, budget', options={**_only_k, 'optim_wrapper.modulator.budget': True}),
-    k_information=dict(method='cal', title='guided k, I only', options={**_only_k, 'model.contribution.lam': 1.0}),
-    k_confidence=dict(method='cal', title='guided k, D only', options={**_only_k, 'model.contribution.lam': 0.0}),
+    k1=dict(method='cal', title='k = 1', datasets=_learnt, options={**_only_k, 'optim_wrapper.modulator.gamma': 0.0}),
+    k=dict(method='cal', title='guided k', datasets=_learnt, options=_only_k),
+    k_uniform=dict(method='cal', title='uniform k', datasets=_learnt, options={**_only_k, 'optim_wrapper.modulator.mode': 'uniform'}),
+    k_inverse=dict(method='cal', title='inverse k', datasets=_learnt, options={**_only_k, 'optim_wrapper.modulator.mode': 'inverse'}),
+    k_random=dict(method='cal', title='random k', datasets=_learnt, options={**_only_k, 'optim_wrapper.modulator.mode': 'random'}),
+    k_budget=dict(method='cal', title='guided k, budget', datasets=_learnt, options={**_only_k, 'optim_wrapper.modulator.budget': True}),
+    k_information=dict(method='cal', title='guided k, I only', datasets=_learnt, options={**_only_k, 'model.contribution.lam': 1.0}),
+    k_confidence=dict(method='cal', title='guided k, D only', datasets=_learnt, options={**_only_k, 'model.contribution.lam': 0.0}),
     k_batches=dict(
         method='cal', title='guided k, W from training batches', options={**_only_k, 'model.contribution.source': 'train'}
     ),
-    k_on_top=dict(method='cal', title='CAL and guided k', options=_accelerated),
+    k_on_top=dict(method='cal', title='CAL and guided k', datasets=_learnt, options=_accelerated),
 )
 training = dict(
     _delete_=True,

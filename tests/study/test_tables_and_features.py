@@ -72,7 +72,8 @@ def panel():
         cost = 2.0 if entry.row == 'good' else 1.0
         trials[entry.key] = [
             dict(val=dict(accuracy=50.0), device='cpu', parameters=100 * cost,
-                 step_cpu_seconds=cost, step_seconds=7.0)
+                 step_cpu_seconds=cost, step_seconds=7.0,
+                 train_cpu_seconds=1.5 * cost**2, train_seconds=9.0 / cost)
             for _ in range(4)
         ]  # fmt: skip
     return with_mean(Panel('d', 't', entries, ['clean', 'x', 'y'], outcomes, trials, 0))
@@ -88,13 +89,21 @@ def test_panel_table(panel):
     assert by_name['GOOD']['clean'].text == expected
     assert by_name['GOOD']['lr'].text == '0.1 (edge)'
     assert by_name['GOOD']['worst seed'].text == f'{min(good.accuracy):.1f}'
-    assert (by_name['GOOD']['step x'].text, by_name['GOOD']['params x'].text) == ('2.00', '2.00')
+    costs = [by_name['GOOD'][name].text for name in ('step x', 'train x', 'params x')]
+    assert costs == ['2.00', '4.00', '2.00']
     # GOOD and TWIN are alike, so none is bold; CONCAT is proven to be worse
     assert not any(c.bold for r in table.rows for c in r)
     assert [by_name[n]['clean'].tie for n in ('CONCAT', 'GOOD', 'TWIN')] == [False, True, True]
     mean = panel.outcomes['good', 'mean noised']
     both = [panel.outcomes['good', c].accuracy for c in ('x', 'y')]
     assert mean.accuracy == pytest.approx(np.mean(both, axis=0))
+
+
+def test_trainings_are_compared_by_one_clock(panel):
+    del panel.trials['twin'][0]['train_cpu_seconds']
+    table = panel_table(panel, {}, STATISTICS)
+    at = table.header.index('train x')
+    assert [r[at].text for r in table.rows] == ['1.00', '0.50', '1.00']
 
 
 def test_the_best_is_bold_where_it_is_proven(panel):
