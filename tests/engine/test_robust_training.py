@@ -206,11 +206,13 @@ def test_calibration_leaves_missing_values_out(config, tmp_path):
                     model.uncertainty.centre[0],
                     model.uncertainty.spread[0],
                     tracker.temperature[:1],
+                    tracker.told[:1],
                     typicality.mean,
                     typicality.centre,
                 ]
             ).clone()
         )
+        assert bool((tracker.told != 0).all())
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
 
 

@@ -19,6 +19,7 @@ from cal_mm.models.contribution.functional import (
     information_quantity,
     sampled_shapley_values,
     shapley_values,
+    told_information,
 )
 
 
@@ -180,6 +181,19 @@ def test_weights():
     for bad in (dict(lam=1.5), dict(tau=0.0), dict(combine='mean')):
         with pytest.raises(ValueError):  # noqa: PT011  (three messages)
             contribution_weights(information, d, **bad)
+
+
+def test_told_information_by_hand():
+    prior = torch.tensor([0.5, 0.3, 0.2])
+    labels = torch.tensor([0, 1, 2, 0])
+    p = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4], [0.6, 0.2, 0.2]])
+    of_prior = -sum(math.log(prior[k]) for k in labels) / 4
+    of_p = -sum(math.log(p[i, k]) for i, k in enumerate(labels)) / 4
+    got = told_information(p.log() + 3.0, labels, prior.log())
+    assert float(got) == pytest.approx(1 - of_p / of_prior, abs=1e-6)
+    nothing = told_information(prior.log().expand(4, 3), labels, prior.log().double())
+    assert float(nothing) == pytest.approx(0, abs=1e-6)
+    assert float(told_information(-5 * p.log(), labels, prior.log())) < 0
 
 
 def test_best_temperature_flattens_noise_and_keeps_signal():

@@ -93,7 +93,7 @@ def test_evidence_by_hand():
 def test_pool_by_hand():
     model = ready('pool')
     tracker = model.contribution
-    tracker.information.copy_(torch.tensor([0.4, 0.04, -0.2]))
+    tracker.told.copy_(torch.tensor([0.4, 0.04, -0.2]))
     tracker.temperature.copy_(torch.tensor([2.0, 0.5, 1.0]))
     tracker.fused_temperature.fill_(3.0)
     features = model.encode(model.data_preprocessor(batch(40, seed=5), False)['inputs'])

@@ -6,7 +6,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from cal_mm.models.contribution.functional import best_temperature
+from cal_mm.models.contribution.functional import best_temperature, told_information
 from cal_mm.models.contribution.typicality import LEAST
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
@@ -19,8 +19,9 @@ __all__ = ['CalibrationHook']
 
 @HOOKS.register_module()
 class CalibrationHook(Hook):
-    """Temperatures of the unimodal and the fused logits, typicality and the bottlenecks' statistics
-    from the clean validation set, before a checkpoint is written. A sample counts for the
+    """Temperatures of the unimodal and the fused logits, what each modality's own prediction tells,
+    typicality and the bottlenecks' statistics from the clean validation set, before a checkpoint is
+    written. A sample counts for the
     modalities that it has.
 
     Runs at the end of every epoch that a checkpoint may be taken from. Test data are never touched.
@@ -86,7 +87,11 @@ class CalibrationHook(Hook):
             if not len(labels):
                 continue
             if m in seen.unimodal:
-                contribution.temperature[i] = best_temperature(seen.unimodal[m][there], labels)
+                logits = seen.unimodal[m][there]
+                contribution.temperature[i] = t = best_temperature(logits, labels)
+                contribution.told[i] = told_information(
+                    logits / t, labels, model.class_log_prior.to(logits)
+                )
             typical = contribution.typicality is not None and m not in self._settled
             if typical and len(labels) >= LEAST:
                 contribution.typicality[m].fit(

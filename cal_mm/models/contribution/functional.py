@@ -35,6 +35,7 @@ __all__ = [
     'sampled_shapley_values',
     'shapley_values',
     'shares',
+    'told_information',
 ]
 
 DYNAMIC_RULES = ('contribution', 'uniform', 'inverse')
@@ -441,6 +442,26 @@ def shares(values: Tensor, present: Tensor | None = None) -> Tensor:
     """
     kept = values if present is None else values * present
     return kept / kept.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def told_information(logits: Tensor, labels: Tensor, log_prior: Tensor) -> Tensor:
+    """J: what a prediction was found to tell of the class, a share of H(Y).
+
+    1 - (cross-entropy of the prediction) / (cross-entropy of the class prior). 0 for a prediction
+    that is as good as the prior, below for one that misleads.
+
+    Args:
+        logits: calibrated, of samples that nothing was learnt from, [N, C].
+        labels: int64 [N].
+        log_prior: log class prior [C].
+
+    Returns:
+        [].
+
+    Source: the information of one modality alone, v({m}) / H(Y), measured on its own head.
+    """
+    told = torch.nn.functional.cross_entropy(logits, labels)
+    return 1 - told / -log_prior[labels].mean().to(told).clamp(max=-1e-12)
 
 
 def best_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -77,6 +77,7 @@ class ContributionTracker(nn.Module):
     confidence: Tensor
     standard_error: Tensor
     temperature: Tensor
+    told: Tensor
     fused_temperature: Tensor
     measured: Tensor
     num_updates: Tensor
@@ -125,6 +126,7 @@ class ContributionTracker(nn.Module):
         self.register_buffer('confidence', torch.zeros(m))
         self.register_buffer('standard_error', torch.zeros(m))
         self.register_buffer('temperature', torch.ones(m))
+        self.register_buffer('told', torch.zeros(m))
         self.register_buffer('fused_temperature', torch.tensor(1.0))
         self.register_buffer('measured', torch.tensor(False))
         self._flag = SeenFlag()

@@ -68,19 +68,23 @@ class ExpertsGate(Gate):
 
 @GATES.register_module(name=['PoolGate', 'pool'])
 class PoolGate(ExpertsGate):
-    """Pool of the fused and the unimodal predictions, by contribution and typicality.
+    """Pool of the fused and the unimodal predictions, by what they tell and by typicality.
 
     log p = (f log softmax(y / T) + sum_m q_m log softmax(u_m / T_m)) / (f + sum_m q_m), where
-    q_m = a_m c_m: a modality's own prediction counts if it was found to hold enough information
-    (c_m, see ``counted_share``, as in the dynamic weights), as long as its features look like clean
+    q_m = a_m c_m: a modality's own prediction counts if it was found to tell enough on the
+    validation samples (c_m = clamp(J_m / min(pivot, share max_k J_k), 0, 1) of the calibrated
+    prediction's information J, see ``told_information``), as long as its features look like clean
     ones (a_m). The fused prediction has seen all of them, so f = (sum_m q_m / sum_m c_m)^power:
-    once one is corrupted, the others are trusted more than what is fused with it. Where no modality
-    holds information, and before anything is measured, all count alike.
+    once one is corrupted, the others are trusted more than what is fused with it. Where no
+    prediction tells anything, and before anything is calibrated, all count alike.
+
+    J and not the contribution I: once the modality that tells most is corrupted, what counts is
+    what the others tell by themselves, not what they add to it.
 
     Args:
         power: >= 0; 0 keeps the fused prediction at full weight.
-        pivot: I_norm that is enough to count in full, > 0.
-        share: of the strongest modality's information that is enough, in (0, 1].
+        pivot: J that is enough to count in full, > 0.
+        share: of the strongest modality's J that is enough, in (0, 1].
 
     Source: ours; a reading of the paper's dynamic weights.
     """
@@ -96,8 +100,8 @@ class PoolGate(ExpertsGate):
         """Log-probabilities [B, C]."""
         tracker = self.tracker(parts)
         a = self.typicalities(state, tracker)
-        counts = counted_share(tracker.information, self.pivot, self.share)
-        counts = torch.where(tracker.information.max() > 0, counts, 1.0)
+        counts = counted_share(tracker.told, self.pivot, self.share)
+        counts = torch.where(tracker.told.max() > 0, counts, 1.0)
         trust = a * counts
         left = trust.sum(dim=1)
         return pool_logits(

@@ -5,7 +5,7 @@
 method = dict(
     title='CAL',
     acts_on='features, bottlenecks, inference (and gradients with gamma > 0)',
-    formula='W = softmax((lambda I + (1 - lambda) D) / tau) measured out of fold; c_m = clamp(I_m / min(.1, max I / 2), 0, 1); z_m enters the fusion times .1 + .9 c_m; beta_m = beta (1 + 9 (1 - c_m)); g_m <- (1 + gamma W_m) g_m; the cross-entropies learn .8 label + .2 held-out prediction; inference: the mean of log p and the log p_m with the weights f and c_m a_m',
+    formula='W = softmax((lambda I + (1 - lambda) D) / tau) measured out of fold; c_m = clamp(I_m / min(.1, max I / 2), 0, 1); z_m enters the fusion times .1 + .9 c_m; beta_m = beta (1 + 9 (1 - c_m)); g_m <- (1 + gamma W_m) g_m; the cross-entropies learn .8 label + .2 held-out prediction; inference: the mean of log p and the log p_m with the weights f and a_m clamp(J_m / min(.1, max J / 2), 0, 1), J_m what p_m tells on the validation split',
     source='arXiv 2510.26289, our reconstruction: its equations are not public',
     modalities='M >= 1',
     splits='exact',
