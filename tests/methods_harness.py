@@ -118,7 +118,7 @@ def learnable(folder: Path) -> Path:
 
 def state_of(runner: Runner) -> dict[str, torch.Tensor]:
     """Weights and buffers that must not depend on how a batch is split."""
-    skip = ('forward_count', 'typicality', 'temperature', 'uncertainty')
+    skip = ('forward_count', 'typicality', 'temperature', 'told', 'uncertainty')
     model = unwrap(runner.model)
     return {
         k: v.clone()
