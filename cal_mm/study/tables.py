@@ -212,9 +212,7 @@ def relative_cost(panel: Panel) -> dict[str, dict[str, float | None]]:
     trials = [t for ts in panel.trials.values() for t in ts]
     # the CPU time does not suffer from what else runs; on an accelerator it does not count
     cpu = '_cpu' if all(t['device'] == 'cpu' for t in trials) else ''
-    # a column is of one clock: rows of earlier versions have no CPU time of the training
-    train_cpu = cpu if all('train_cpu_seconds' in t for t in trials) else ''
-    keys = (f'step{cpu}_seconds', f'train{train_cpu}_seconds', 'parameters')
+    keys = (f'step{cpu}_seconds', f'train{cpu}_seconds', 'parameters')
 
     def median(entry: str, key: str) -> float | None:
         values = [t[key] for t in panel.trials[entry] if t.get(key)]
