@@ -25,6 +25,8 @@ METHODS = sorted(p.stem for p in (ROOT / 'configs/_base_/methods').glob('*.py'))
 SYNTHETIC = ('models/synthetic_mlp.py', 'datasets/synthetic.py', 'schedules/sgd_3e.py')
 #: mmengine names a run by the second it starts in; two in one second must not have the same name
 RUNS = itertools.count()
+#: in the names of what counts forward calls or is calibrated on the (padded) validation split
+CALIBRATED = ('forward_count', 'typicality', 'temperature', 'told', 'uncertainty')
 DIGITS = ('models/digits_av_small.py', 'datasets/digits_av.py', 'schedules/adamw_20e.py')
 
 
@@ -118,12 +120,11 @@ def learnable(folder: Path) -> Path:
 
 def state_of(runner: Runner) -> dict[str, torch.Tensor]:
     """Weights and buffers that must not depend on how a batch is split."""
-    skip = ('forward_count', 'typicality', 'temperature', 'told', 'uncertainty')
     model = unwrap(runner.model)
     return {
         k: v.clone()
         for k, v in model.state_dict().items()
-        if isinstance(v, torch.Tensor) and not any(s in k for s in skip)
+        if isinstance(v, torch.Tensor) and not any(name in k for name in CALIBRATED)
     }
 
 

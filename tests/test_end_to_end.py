@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from commands import CONFIG, ROOT, gap, history, train, weights
+from methods_harness import CALIBRATED
 
 from data_prep.synthetic import make_synthetic
 
@@ -42,10 +43,7 @@ def test_the_update_does_not_depend_on_how_the_batch_is_split(data, tmp_path, me
         found[name] = weights(tmp_path / str(i))
         # counts of forward calls and what calibration saw of the padded validation set may differ
         for k in list(found[name]):
-            if any(
-                n in k
-                for n in ('forward_count', 'typicality', 'temperature', 'told', 'uncertainty')
-            ):
+            if any(n in k for n in CALIBRATED):
                 del found[name][k]
     w = found['16']['contribution.weights']
     assert float((w - 1 / 3).abs().max()) > 0.01

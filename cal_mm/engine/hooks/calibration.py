@@ -21,8 +21,7 @@ __all__ = ['CalibrationHook']
 class CalibrationHook(Hook):
     """Temperatures of the unimodal and the fused logits, what each modality's own prediction tells,
     typicality and the bottlenecks' statistics from the clean validation set, before a checkpoint is
-    written. A sample counts for the
-    modalities that it has.
+    written. A sample counts for the modalities that it has.
 
     Runs at the end of every epoch that a checkpoint may be taken from. Test data are never touched.
 
@@ -89,9 +88,7 @@ class CalibrationHook(Hook):
             if m in seen.unimodal:
                 logits = seen.unimodal[m][there]
                 contribution.temperature[i] = t = best_temperature(logits, labels)
-                contribution.told[i] = told_information(
-                    logits / t, labels, model.class_log_prior.to(logits)
-                )
+                contribution.told[i] = told_information(logits / t, labels, model.class_log_prior)
             typical = contribution.typicality is not None and m not in self._settled
             if typical and len(labels) >= LEAST:
                 contribution.typicality[m].fit(

@@ -461,7 +461,8 @@ def told_information(logits: Tensor, labels: Tensor, log_prior: Tensor) -> Tenso
     Source: the information of one modality alone, v({m}) / H(Y), measured on its own head.
     """
     told = torch.nn.functional.cross_entropy(logits, labels)
-    return 1 - told / -log_prior[labels].mean().to(told).clamp(max=-1e-12)
+    of_prior = -log_prior[labels].mean().to(told)
+    return 1 - told / of_prior.clamp_min(1e-12)
 
 
 def best_temperature(logits: Tensor, labels: Tensor) -> float:
