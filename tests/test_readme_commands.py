@@ -270,7 +270,7 @@ def test_quickstart_from_anywhere_and_again(tmp_path):
     assert (tmp_path / 'data/digits_av/manifest.json').is_file()
 
     # what is finished is left alone, what is missing is made again
-    (tmp_path / 'out/cal/results.json').unlink()
+    (tmp_path / 'out/concat/results.json').unlink()
     done = run(command, tmp_path, env, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.count('is trained already') == 2

@@ -39,6 +39,7 @@ from cal_mm import cli
 from cal_mm.engine.hooks.teachers import teachers_like
 from cal_mm.engine.optim_wrappers import amp_variant
 from cal_mm.models.contribution import ContributionEstimate, HeldOutPosteriors
+from cal_mm.models.encoders.cnn import ConvStack
 from cal_mm.models.losses.distillation import TeacherDistillation
 from cal_mm.models.losses.prototypes import PrototypeRebalance
 from cal_mm.registry import MODELS, OPTIM_WRAPPERS
@@ -70,6 +71,7 @@ PARTS = {
     'methods': 'method step',
     'runner': 'Runner against a bare loop',
     'gate': 'prediction of a batch',
+    'layout': 'memory format of the small CNNs',
 }
 
 
@@ -250,7 +252,11 @@ def method_step(setup: Setup, method: str, args: argparse.Namespace) -> Step:
     ends half way (OGM's modulation) has not ended.
     """
     model, cfg = build_model(setup, method, args)
-    wrapper = make_wrapper(model, cfg, args)
+    return wrapped_step(model, make_wrapper(model, cfg, args))
+
+
+def wrapped_step(model: Any, wrapper: Any) -> Step:
+    """A step of this model with its OptimWrapper."""
     wrapper.initialize_count_status(model, 0, 10**6)
 
     def step(number: int, batch: dict) -> None:
@@ -258,6 +264,15 @@ def method_step(setup: Setup, method: str, args: argparse.Namespace) -> Step:
         model.train_step(batch, wrapper)
 
     return step
+
+
+def layout_step(memory_format: torch.memory_format, setup: Setup, args: argparse.Namespace) -> Step:
+    """A step of ``concat`` whose small CNNs hold their feature maps like this."""
+    model, cfg = build_model(setup, 'concat', args)
+    for module in model.modules():
+        if isinstance(module, ConvStack):
+            module.memory_format = memory_format
+    return wrapped_step(model, make_wrapper(model, cfg, args))
 
 
 def runner_step(
@@ -463,6 +478,11 @@ def run_part(name: str, part: str, args: argparse.Namespace) -> dict[str, Any]:
         steps = {f'gate {g}': predict_step(setup, g, samples, args) for g in ('none', 'pool')}
         facts['candidates'] = measure(steps, batches, args)
         return facts
+    if part == 'layout':
+        formats = {'contiguous': torch.contiguous_format, 'channels last': torch.channels_last}
+        steps = {n: layout_step(memory_format, setup, args) for n, memory_format in formats.items()}
+        facts['candidates'] = measure(steps, batches, args)
+        return facts
     if part == 'methods':
         steps = {m: method_step(setup, m, args) for m in args.methods}
         facts['candidates'] = measure(steps, batches, args)
@@ -540,6 +560,8 @@ def main(args: argparse.Namespace) -> None:
         )
     if args.clock == 'cpu' and args.device != 'cpu':
         raise ValueError(f'--clock cpu measures nothing of {args.device}; leave it out')
+    if args.part == 'layout' and args.setup == 'resnet':
+        raise ValueError('--part layout times the small CNNs; use --setup small')
     if args.threads:
         torch.set_num_threads(args.threads)
     facts = machine(args)
@@ -547,6 +569,8 @@ def main(args: argparse.Namespace) -> None:
     parts = []
     for name in SETUPS if args.setup == 'both' else [args.setup]:
         for part in PARTS if args.part == 'all' else [args.part]:
+            if part == 'layout' and name != 'small':
+                continue
             parts.append(run_part(name, part, args))
             print(table(parts[-1]), flush=True)
     if args.json:

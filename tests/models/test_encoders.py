@@ -24,6 +24,7 @@ from cal_mm.models.encoders.cache import (
     cache_key,
     compute_features,
 )
+from cal_mm.models.encoders.cnn import ConvStack
 from cal_mm.models.encoders.pooling import masked_max, masked_mean
 from cal_mm.models.encoders.resources import match_by_order, read_state_dict
 from cal_mm.registry import ENCODERS
@@ -284,6 +285,22 @@ def test_audio_cnn_does_not_see_padding(norm: str, length: int) -> None:
     padded = torch.cat([x, torch.full((B, 16, 7), -16.0)], dim=2)
     mask = (torch.arange(length + 7) < length).expand(B, -1)
     torch.testing.assert_close(encoder(padded, mask), encoder(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_the_memory_format_of_the_feature_maps_changes_nothing(masked: bool) -> None:
+    torch.manual_seed(0)
+    stack = ConvStack(1, (4, 8), 'batch', (2, 1)).double()
+    x = randn(B, 1, 16, 11).double()
+    mask = torch.arange(11) < torch.arange(4, 4 + B)[:, None] if masked else None
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        stack.memory_format = memory_format
+        stack.zero_grad()
+        y = stack(x, mask)
+        y.square().sum().backward()
+        found.append([y, *(p.grad.clone() for p in stack.parameters())])
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize('pool', ['mean', 'max'])

@@ -29,12 +29,13 @@ def results(tmp_path_factory):
 def test_all_tables(results):
     facts, out = results
     assert (facts['format'], facts['format_version']) == ('cal_mm.benchmark_step', 1)
-    assert [p['part'] for p in facts['parts']] == ['methods', 'runner', 'gate']
-    methods, runner, gate = (p['candidates'] for p in facts['parts'])
+    assert [p['part'] for p in facts['parts']] == ['methods', 'runner', 'gate', 'layout']
+    methods, runner, gate, layout = (p['candidates'] for p in facts['parts'])
+    assert list(layout) == ['contiguous', 'channels last']
     assert list(gate) == ['gate none', 'gate pool']
     assert list(methods) == ['concat_uni', 'cal_paper', 'cal']
     assert list(runner) == ['bare loop', 'Runner']
-    for candidates in (methods, runner, gate):
+    for candidates in (methods, runner, gate, layout):
         for name, c in candidates.items():
             assert len(c['seconds']) == 2
             assert c['median_seconds'] > 0
@@ -128,6 +129,7 @@ def test_candidates_take_turns(tool):
         (['--steps', '0'], '--steps must be at least 1'),
         (['--batch-size', '1'], '--batch-size must be at least 2'),
         (['--device', 'cuda'], 'sees no CUDA device'),
+        (['--setup', 'resnet', '--part', 'layout'], 'use --setup small'),
     ],
 )
 def test_wrong_arguments(arguments, message):

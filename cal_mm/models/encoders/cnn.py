@@ -39,6 +39,9 @@ class ConvStack(nn.Module):
     (but for 'group' statistics and 'batch' ones in training) padding does not change the result.
     """
 
+    # of the feature maps: on CPUs max pooling is several times as fast with the channels last
+    memory_format = torch.channels_last
+
     def __init__(
         self,
         in_channels: int,
@@ -72,7 +75,8 @@ class ConvStack(nn.Module):
         if keep is not None:
             x = torch.where(keep > 0, x, torch.zeros_like(x))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = functional.relu(norm(conv(x)))
+            x = conv(x).contiguous(memory_format=self.memory_format)
+            x = functional.relu(norm(x))
             if keep is not None:
                 x = x * keep
                 keep = functional.max_pool2d(keep, (1, 2), ceil_mode=True)
