@@ -1,5 +1,5 @@
-"""What frozen encoders said of every value, so that none is encoded twice: in a run from memory,
-in later runs and other processes from the disk.
+"""What encoders that do not learn said of every value, so that none is encoded twice: in a run
+from memory, in later runs and other processes from the disk.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def value_key(value: Any) -> Hashable | None:
 
 
 class FeatureMemo:
-    """Outputs of frozen encoders by the exact value that was encoded.
+    """Outputs of encoders by the exact value that was encoded.
 
     A feature is found again wherever the same bits come back: an untouched value in any condition,
     or one noise that several conditions share. Only values that were not seen before are encoded:
@@ -54,16 +54,18 @@ class FeatureMemo:
     padded to the longest beside them, which changes a feature by rounding, about 1e-6 of the
     features' size; so does a whole batch against small ones.
 
-    Only for encoders with ``frozen = True``, whose output is a function of the sample alone and
-    whose ``forward`` may run in several threads.
+    For encoders with ``frozen = True``, whose output is a function of the sample alone and whose
+    ``forward`` may run in several threads; with ``trained`` for all of which this is true in
+    evaluation mode (``BaseEncoder.sample_wise``), as long as nothing changes their weights.
 
     Args:
         model: with ``encoders`` {m: module} and a ``data_preprocessor`` with a method
             ``front_end_output``; any other model is left alone.
         max_bytes: features kept in memory at most; those that were not asked for longest go first.
-        folder: of files that keep what was encoded for later runs and other processes, under
-            everything that it depends on; None: nothing is kept.
+        folder: of files that keep what frozen encoders said for later runs and other processes,
+            under everything that it depends on; None: nothing is kept.
         folder_bytes: of these files at most.
+        trained: not only frozen encoders.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class FeatureMemo:
         max_bytes: int = 2**28,
         folder: str | Path | None = None,
         folder_bytes: int = 2**30,
+        trained: bool = False,
     ) -> None:
         self._model: Any = model
         self._folder, self._folder_bytes = folder, folder_bytes
@@ -80,7 +83,10 @@ class FeatureMemo:
         self._preprocessor: Any = getattr(model, 'data_preprocessor', None)
         usable = hasattr(self._preprocessor, 'front_end_output')
         self._encoders: dict[str, Any] = {
-            m: e for m, e in encoders.items() if usable and getattr(e, 'frozen', False)
+            m: e
+            for m, e in encoders.items()
+            if usable
+            and (getattr(e, 'frozen', False) or (trained and getattr(e, 'sample_wise', False)))
         }
         self._known: OrderedDict[tuple[str, Hashable], Tensor] = OrderedDict()
         self._max_bytes = max_bytes
@@ -89,7 +95,7 @@ class FeatureMemo:
         self.encoded = dict.fromkeys(self._encoders, 0)
 
     def serve(self, batch: dict, attacked: Sequence[str] = ()) -> dict:
-        """``batch`` with ``features`` {m: [tensor [H_m] or None]} of the frozen encoders.
+        """``batch`` with ``features`` {m: [tensor [H_m] or None]} of these encoders.
 
         Args:
             batch: collated. Features that it holds already are kept.
@@ -141,7 +147,7 @@ class FeatureMemo:
 
     def _store(self, name: str) -> ValueStore | None:
         """What the disk knows, read when it is first asked for."""
-        if self._folder is None:
+        if self._folder is None or not getattr(self._encoders[name], 'frozen', False):
             return None
         if name not in self._stores:
             self._stores[name] = None

@@ -11,6 +11,7 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop
 from mmengine.runner.amp import autocast
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from cal_mm.corruptions import CLEAN, Condition, CorruptedDataset
@@ -52,9 +53,10 @@ class RobustnessTestLoop(TestLoop):
 
     The dataset is built once, and its samples are decoded once as far as they fit into memory.
     Sample-wise corruptions act inside the workers, right after packing; attacks that need the model
-    act on the collated batch after them. Frozen encoders encode every value once, in whichever
-    conditions it comes back (``FeatureMemo``). Afterwards ``rows`` holds a
-    dictionary per condition (docs/results_schema.md), ``predictions`` what it was computed from.
+    act on the collated batch after them. Encoders encode every value once, in whichever conditions
+    it comes back (``FeatureMemo``; under an adapter or FSDP only frozen ones). Afterwards ``rows``
+    holds a dictionary per condition (docs/results_schema.md), ``predictions`` what it was computed
+    from.
 
     Args:
         runner: the runner.
@@ -129,8 +131,14 @@ class RobustnessTestLoop(TestLoop):
         self.runner.call_hook('before_test')
         self.runner.model.eval()
         folder, folder_bytes = self._kept
+        model = unwrap(self.runner.model)
+        # the weights stay as they are, and each process has all of them
+        whole = isinstance(self.runner.model, (type(model), DistributedDataParallel))
         self._memo = FeatureMemo(
-            unwrap(self.runner.model), folder=folder, folder_bytes=folder_bytes
+            model,
+            folder=folder,
+            folder_bytes=folder_bytes,
+            trained=bool(self.conditions) and self._adapter is None and whole,
         )
         clean: dict[str, float] = {}
         for i, condition in enumerate((CLEAN, *self.conditions)):

@@ -11,6 +11,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.runner import Runner
 from torch import nn
 
+from cal_mm.engine.adaptation import Tent
 from cal_mm.engine.feature_memo import FeatureMemo, value_key
 from cal_mm.registry import DATASETS, MODELS
 from cal_mm.structures import MultiModalDataSample
@@ -220,7 +221,7 @@ def test_a_grid_gives_what_it_gives_without_the_memo(tmp_path, monkeypatch):
     # decoded once (and the first once more, to check the conditions), whatever the conditions
     assert MemoDataset.reads == 21
     # clean, two strengths, two seeds; noise on all is noise on each; swapped values are known
-    assert made[0].encoded == {'a': 20 * 5, 'b': 20 * 5}
+    assert made[0].encoded == {'a': 20 * 5, 'b': 20 * 5, 'c': 20 * 5}
     monkeypatch.setattr(FeatureMemo, 'serve', lambda self, batch, attacked=(): batch)
     plain = run(tmp_path / 'without', **asked)
     assert len(loop.rows) == len(plain.rows) == 1 + 2 + 1 + 2 * 8
@@ -231,6 +232,28 @@ def test_a_grid_gives_what_it_gives_without_the_memo(tmp_path, monkeypatch):
         assert timing['noise_to_model'] == pytest.approx(
             timing['noise_seconds'] / timing['model_seconds']
         )
+
+
+def test_encoders_that_learn_are_remembered_while_nothing_changes_them(
+    tmp_path, memos, monkeypatch
+):
+    model = make_model()
+    memo = FeatureMemo(model, trained=True)
+    features = memo.serve(make_batch([0, 1]))['features']
+    assert memo.encoded == {'a': 2, 'b': 2, 'c': 2}
+    expected = model.encode(model.data_preprocessor(make_batch([0, 1]))['inputs'])
+    torch.testing.assert_close(torch.stack(features['c']), expected['c'])
+    model.encoders['c'].sample_wise = False
+    assert FeatureMemo(model, trained=True).encoded == {'a': 0, 'b': 0}
+    run(tmp_path / 'grid', seeds=1, attacks=['noise:3@a'])
+    run(tmp_path / 'clean')
+
+    def of_an_encoder(self, model):
+        return ((x, ('bias',)) for x in model.encoders['c'].modules() if isinstance(x, nn.Linear))
+
+    monkeypatch.setattr(Tent, 'modules', of_an_encoder)
+    run(tmp_path / 'adapted', seeds=1, attacks=['noise:3@a'], adaptation=dict(type='Tent'))
+    assert [m.encoded.get('c') for m in memos[2:]] == [20, None, None]
 
 
 # ---- features that outlive a run -----------------------------------------------------------------

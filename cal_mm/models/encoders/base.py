@@ -37,7 +37,12 @@ class BaseEncoder(nn.Module):
     Attributes:
         out_channels: width H of the output.
         frozen: no parameter learns, the mode is always evaluation, forward runs without gradients.
+        sample_wise: in evaluation mode the output is a function of the sample alone, and forward
+            may run in several threads. A test under many conditions then encodes a value once. An
+            encoder that draws at random or looks at the rest of the batch sets it to False.
     """
+
+    sample_wise = True
 
     def __init__(self, out_channels: int, **facts: Any) -> None:
         super().__init__()
