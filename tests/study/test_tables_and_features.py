@@ -278,7 +278,9 @@ def test_a_second_trial_encodes_nothing(raw, plan_of, tmp_path, memos, part):
     for name in ('first', 'second'):
         ledger = Ledger(tmp_path / name)
         rows.append(run_trial(plan, trial, ledger, features=tmp_path / 'f', provenance={}))
-        rows[-1]['encoded'] = sum(sum(m.encoded.values()) for m in memos)
+        rows[-1]['encoded'] = sum(
+            n for m in memos for x, n in m.encoded.items() if x in frozen_ones
+        )
         memos.clear()
     assert rows[0]['encoded'] > 0
     assert rows[1]['encoded'] == 0
