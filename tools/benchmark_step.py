@@ -467,6 +467,16 @@ def weight_difference(a: Any, b: Any) -> float:
     return max(float((p.detach() - q.detach()).abs().max()) for p, q in pairs)
 
 
+def part_steps(part: str, setup: Setup, samples: list, args: argparse.Namespace) -> dict[str, Step]:
+    """The candidates of a part without a Runner."""
+    if part == 'gate':
+        return {f'gate {g}': predict_step(setup, g, samples, args) for g in ('none', 'pool')}
+    if part == 'layout':
+        formats = {'contiguous': torch.contiguous_format, 'channels last': torch.channels_last}
+        return {n: layout_step(memory_format, setup, args) for n, memory_format in formats.items()}
+    return {m: method_step(setup, m, args) for m in args.methods}
+
+
 def run_part(name: str, part: str, args: argparse.Namespace) -> dict[str, Any]:
     """One table."""
     setup = SETUPS[name]
@@ -474,18 +484,8 @@ def run_part(name: str, part: str, args: argparse.Namespace) -> dict[str, Any]:
     samples = make_samples(setup, 2 * size)
     batches = [pseudo_collate(samples[:size]), pseudo_collate(samples[size:])]
     facts: dict[str, Any] = {'setup': name, 'part': part, 'batch_size': size}
-    if part == 'gate':
-        steps = {f'gate {g}': predict_step(setup, g, samples, args) for g in ('none', 'pool')}
-        facts['candidates'] = measure(steps, batches, args)
-        return facts
-    if part == 'layout':
-        formats = {'contiguous': torch.contiguous_format, 'channels last': torch.channels_last}
-        steps = {n: layout_step(memory_format, setup, args) for n, memory_format in formats.items()}
-        facts['candidates'] = measure(steps, batches, args)
-        return facts
-    if part == 'methods':
-        steps = {m: method_step(setup, m, args) for m in args.methods}
-        facts['candidates'] = measure(steps, batches, args)
+    if part != 'runner':
+        facts['candidates'] = measure(part_steps(part, setup, samples, args), batches, args)
         return facts
     with tempfile.TemporaryDirectory() as folder:
         bare, bare_model = bare_step(setup, args)

@@ -82,12 +82,13 @@ class FeatureMemo:
         encoders: Any = getattr(model, 'encoders', None) or {}
         self._preprocessor: Any = getattr(model, 'data_preprocessor', None)
         usable = hasattr(self._preprocessor, 'front_end_output')
+        frozen = {m for m, e in encoders.items() if getattr(e, 'frozen', False)}
+        others = {m for m, e in encoders.items() if trained and getattr(e, 'sample_wise', False)}
         self._encoders: dict[str, Any] = {
-            m: e
-            for m, e in encoders.items()
-            if usable
-            and (getattr(e, 'frozen', False) or (trained and getattr(e, 'sample_wise', False)))
+            m: e for m, e in encoders.items() if usable and m in frozen | others
         }
+        # what outlives the run: the others' weights are those of this model alone
+        self._storable = frozen
         self._known: OrderedDict[tuple[str, Hashable], Tensor] = OrderedDict()
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -147,7 +148,7 @@ class FeatureMemo:
 
     def _store(self, name: str) -> ValueStore | None:
         """What the disk knows, read when it is first asked for."""
-        if self._folder is None or not getattr(self._encoders[name], 'frozen', False):
+        if self._folder is None or name not in self._storable:
             return None
         if name not in self._stores:
             self._stores[name] = None
