@@ -168,6 +168,7 @@ class MultiModalClassifier(MultiModalNetwork):
         return GateParts(
             fuse=self._fuse,
             bottlenecks=dict(self.bottlenecks.items()),
+            log_prior=self.class_log_prior,
             contribution=self.contribution,
             uncertainty=self.uncertainty,
             weights=weights,

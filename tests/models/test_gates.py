@@ -96,6 +96,7 @@ def test_pool_by_hand():
     tracker.told.copy_(torch.tensor([0.4, 0.04, -0.2]))
     tracker.temperature.copy_(torch.tensor([2.0, 0.5, 1.0]))
     tracker.fused_temperature.fill_(3.0)
+    model.class_log_prior.copy_(torch.arange(1.0, CLASSES + 1).log_softmax(dim=0))
     features = model.encode(model.data_preprocessor(batch(40, seed=5), False)['inputs'])
     labels = torch.arange(40) % CLASSES
     for m in 'abc':
@@ -117,9 +118,12 @@ def test_pool_by_hand():
             total = total + q[m] * p.log()
         fused = (state.logits[i] / 3.0).softmax(dim=0).log()
         share = sum(q.values()) / 1.4
-        total = (total + share * fused) / max(share + sum(q.values()), 1e-30)
-        # sample 2 has only 'c', which tells nothing: the fused prediction stays
-        expected = fused if i == 2 else total.softmax(dim=0).log()
+        # without 'a' what is there counts .4 and the prior .6; sample 2 has only 'c', which tells
+        # nothing: the prior it is
+        rest = {1: 0.6, 2: 1.0}.get(i, 0.0)
+        total = total + share * fused + rest * model.class_log_prior
+        total = total / (share + sum(q.values()) + rest)
+        expected = total.softmax(dim=0).log()
         torch.testing.assert_close(got[i], expected.detach(), atol=1e-5, rtol=1e-5)
 
 

@@ -21,6 +21,7 @@ class GateParts:
     Attributes:
         fuse: the fusion: ``({m: [B, D_m]}, present [B, M] or None) -> [B, C]``.
         bottlenecks: by modality.
+        log_prior: log class prior [C] of the training samples.
         contribution: temperatures, typicality and W of the population, or None.
         uncertainty: statistics of the bottlenecks' posteriors, or None.
         weights: per-sample W [B, M], or None where it is not measured.
@@ -28,6 +29,7 @@ class GateParts:
 
     fuse: Callable[[dict[str, Tensor], Tensor | None], Tensor]
     bottlenecks: Mapping[str, nn.Module]
+    log_prior: Tensor
     contribution: ContributionTracker | None = None
     uncertainty: BottleneckUncertainty | None = None
     weights: Tensor | None = None

@@ -70,13 +70,15 @@ class ExpertsGate(Gate):
 class PoolGate(ExpertsGate):
     """Pool of the fused and the unimodal predictions, by what they tell and by typicality.
 
-    log p = (f log softmax(y / T) + sum_m q_m log softmax(u_m / T_m)) / (f + sum_m q_m), where
-    q_m = a_m c_m: a modality's own prediction counts if it was found to tell enough on the
-    validation samples (c_m = clamp(J_m / min(pivot, share max_k J_k), 0, 1) of the calibrated
+    log p = (f log softmax(y / T) + sum_m q_m log softmax(u_m / T_m) + r log prior) / (f + sum_m q_m
+    + r), where q_m = a_m c_m: a modality's own prediction counts if it was found to tell enough on
+    the validation samples (c_m = clamp(J_m / min(pivot, share max_k J_k), 0, 1) of the calibrated
     prediction's information J, see ``told_information``), as long as its features look like clean
     ones (a_m). The fused prediction has seen all of them, so f = (sum_m q_m / sum_m c_m)^power:
-    once one is corrupted, the others are trusted more than what is fused with it. Where no
-    prediction tells anything, and before anything is calibrated, all count alike.
+    once one is corrupted, the others are trusted more than what is fused with it. Where what is
+    there counts less than one modality that tells enough, because others are missing, the class
+    prior takes the rest: r = max(0, 1 - sum of the c_m that are there). Where no prediction tells
+    anything, and before anything is calibrated, all count alike.
 
     J and not the contribution I: once the modality that tells most is corrupted, what counts is
     what the others tell by themselves, not what they add to it.
@@ -104,9 +106,15 @@ class PoolGate(ExpertsGate):
         counts = torch.where(tracker.told.max() > 0, counts, 1.0)
         trust = a * counts
         left = trust.sum(dim=1)
+        unimodal = _unimodal(state) / tracker.temperature[None, :, None]
+        if state.present is not None:
+            there = (counts * state.present).sum(dim=1, keepdim=True)
+            prior = parts.log_prior.float().expand(len(unimodal), 1, -1)
+            unimodal = torch.cat([unimodal, prior], dim=1)
+            trust = torch.cat([trust, (1 - there).clamp_min(0)], dim=1)
         return pool_logits(
             state.logits.float() / tracker.fused_temperature,
-            _unimodal(state) / tracker.temperature[None, :, None],
+            unimodal,
             trust,
             (left / counts.sum()).pow(self.power) * (left > 0),
         )
