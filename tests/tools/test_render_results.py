@@ -41,7 +41,8 @@ def test_numbers_marks_and_names(results):
     )
     assert got == (
         'before\n<!-- x.md.j2: begin -->\n'
-        '80.0 80.0 ± 1.3\n75.5 \\*\n82.1 †\n81.0\nlate 82.1 †; a alone 81.0\n+4.5 \\* -2.0 †\n3.3 1.5\n-'
+        '80.0 80.0 ± 1.3\n75.5 \\*\n82.1 †\n81.0\nlate 82.1 †; a alone 81.0\n'
+        '+4.5 \\* -2.0 †\n3.3 1.5\n-'
         '<!-- x.md.j2: end -->\nafter\n'
     )
     assert results.rendered(got) == got
