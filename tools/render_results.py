@@ -12,7 +12,7 @@ beside it (``tools/study.py`` writes those with every report). Templates call
 - ``minus(page, dataset, training, method, column='clean')``: the reference minus the method, in
   points, with the mark,
 - ``ece(page, dataset, training, method, column='clean')``: expected calibration error,
-- ``cost(page, dataset, training, method, kind='train_ratio')``: relative to ``concat``,
+- ``cost(page, dataset, training, method)``: time of a whole training over that of ``concat``,
 - ``best(page, dataset, training, column='clean', but=())``: name, accuracy and mark of the most
   accurate method that is neither the reference nor one of ``but``,
 - ``has(page, dataset, training, method, column='clean')``: was it run?
@@ -31,9 +31,9 @@ import jinja2
 
 from cal_mm import cli
 from cal_mm.files import write_atomically
+from cal_mm.study.parsing import STATISTICS
 
 ROOT = Path(__file__).resolve().parents[1]
-LEVEL = 0.05
 
 Row = dict[str, str]
 
@@ -100,17 +100,17 @@ class Results:
         """Expected calibration error in percent."""
         return f'{float(self._row(page, dataset, training, method, column)["ece_mean"]):.1f}'
 
-    def cost(
-        self, page: str, dataset: str, training: str, method: str, kind: str = 'train_ratio'
-    ) -> str:
-        """Time or parameters over those of ``concat``; ``kind`` is the column of the CSV file.
+    def cost(self, page: str, dataset: str, training: str, method: str) -> str:
+        """Time of a whole training over that of ``concat``.
 
         Raises:
             ValueError: it was not measured.
         """
-        value = self._row(page, dataset, training, method, 'clean')[kind]
+        value = self._row(page, dataset, training, method, 'clean')['train_ratio']
         if not value:
-            raise ValueError(f'{page}.csv has no {kind} of {method!r} for {dataset}@{training}')
+            raise ValueError(
+                f'{page}.csv has no train_ratio of {method!r} for {dataset}@{training}'
+            )
         return f'{float(value):.1f}'
 
     def best(
@@ -175,7 +175,7 @@ class Results:
 
 
 def _mark(row: Row) -> str:
-    if not row['p_holm'] or float(row['p_holm']) >= LEVEL:
+    if not row['p_holm'] or float(row['p_holm']) >= 1 - STATISTICS['level']:
         return ''
     return ' \\*' if float(row['reference_minus']) > 0 else ' †'
 

@@ -6,7 +6,7 @@ from builders import CAL, CLASSES, DIMS, batch, build
 
 from cal_mm.models.bottlenecks import BottleneckUncertainty, posterior_numbers
 from cal_mm.models.fusions.evidential import opinion
-from cal_mm.models.gates import GATE_NAMES, Gate, two_sided_share
+from cal_mm.models.gates import GATE_NAMES, Gate, pool_logits, two_sided_share
 from cal_mm.registry import GATES
 
 NUMBERS = torch.randn(60, len(DIMS), 2, generator=torch.Generator().manual_seed(0)) + 2
@@ -125,6 +125,14 @@ def test_pool_by_hand():
         total = total / (share + sum(q.values()) + rest)
         expected = total.softmax(dim=0).log()
         torch.testing.assert_close(got[i], expected.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_pool_that_trusts_nothing_is_the_fused_prediction():
+    fused, unimodal = torch.randn(2, CLASSES), torch.randn(2, 3, CLASSES)
+    trust, fused_trust = torch.tensor([[0.0] * 3, [1.0, 0.0, 0.0]]), torch.zeros(2)
+    got = pool_logits(fused, unimodal, trust, fused_trust)
+    torch.testing.assert_close(got[0], fused[0].log_softmax(dim=0))
+    torch.testing.assert_close(got[1], unimodal[1, 0].log_softmax(dim=0))
 
 
 def test_uncertainty_by_hand():

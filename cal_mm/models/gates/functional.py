@@ -52,12 +52,12 @@ def pool_logits(fused: Tensor, unimodal: Tensor, trust: Tensor, fused_trust: Ten
 
     Args:
         fused: calibrated fused logits [B, C].
-        unimodal: calibrated unimodal logits [B, M, C].
+        unimodal: calibrated logits of the predictions beside it [B, M, C].
         trust: q [B, M], >= 0.
         fused_trust: f [B], >= 0.
 
     Returns:
-        log-probabilities [B, C]; the fused ones for a sample that no modality is trusted for.
+        log-probabilities [B, C]; the fused ones for a sample that none is trusted for.
 
     Source: the logarithmic opinion pool (Genest and Zidek 1986).
     """
