@@ -176,13 +176,14 @@ def test_unknown_label(config, label):
     refused(err, "'train-4'", f'the label {label}', 'expected an index in [0, 3)', 'a, b, c')
 
 
-def test_more_classes_than_the_model_has(config):
-    """Labels that the model's head does not have."""
+@pytest.mark.parametrize('count', [2, 4])
+def test_other_classes_than_the_model_has(config, count):
+    """Labels that the head does not have, and outputs that no label is for."""
     path = config()
-    options = [own_name(), 'model.num_classes=2']
+    options = [own_name(), f'model.num_classes={count}']
     code, _, err = call('train', path, '--work-dir', config.folder / 'w', '--cfg-options', *options)
     assert code == 1
-    refused(err, 'model.num_classes is 2', '3 classes', 'a, b, c')
+    refused(err, f'model.num_classes is {count}', '3 classes', 'a, b, c')
 
 
 CONFIG_MISTAKES = [

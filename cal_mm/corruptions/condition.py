@@ -61,8 +61,13 @@ class Condition:
 CLEAN = Condition('clean')
 
 
-def kind_of(modalities: Modalities, name: str) -> str:
+def kind_of(modalities: Modalities, name: str, asked: str = '') -> str:
     """Kind of modality ``name``.
+
+    Args:
+        modalities: name to kind, or to facts.
+        name: of one of them.
+        asked: what names it, for the message.
 
     Raises:
         LookupError: there is no such modality; the known ones are listed.
@@ -70,8 +75,8 @@ def kind_of(modalities: Modalities, name: str) -> str:
     if name not in modalities:
         known = sorted(modalities)
         raise LookupError(
-            f'there is no modality {name!r}.{suggestion(name, known)} '
-            f'This model and dataset have: {", ".join(known)}.'
+            f'{asked}{": " if asked else ""}there is no modality {name!r}.'
+            f'{suggestion(name, known)} This model and dataset have: {", ".join(known)}.'
         )
     facts = modalities[name]
     return facts if isinstance(facts, str) else str(facts['kind'])
@@ -90,7 +95,7 @@ def drop_conditions(names: Sequence[str], modalities: Modalities, seed: int = 0)
     for name in names:
         parts = name.split('+')
         for part in parts:
-            kind_of(modalities, part)
+            kind_of(modalities, part, f'drop {name!r}')
         if not set(modalities) - set(parts):
             raise ValueError(
                 f'--drop {name}: the model has only {", ".join(sorted(modalities))}; '

@@ -126,7 +126,7 @@ def _targets(
     names = where.split('+') if where else sorted(modalities)
     found = {}
     for name in names:
-        kind = kind_of(modalities, name)
+        kind = kind_of(modalities, name, f'attack {attack!r}')
         if kind in by_kind or 'any' in by_kind:
             found[name] = by_kind.get(kind) or by_kind['any']
         elif where:

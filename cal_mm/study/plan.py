@@ -7,9 +7,11 @@ from typing import Any
 
 from cal_mm.evaluation.report import config_digest
 from cal_mm.evaluation.results import text_digest
+from cal_mm.registry import DATASETS
 
 from .build import ConfigBuilder, Row
 from .spec import DatasetSpec, Study, StudyError, TrainingSpec
+from .testing import study_conditions
 
 __all__ = ['Cell', 'Plan', 'Trial', 'make_plan']
 
@@ -226,6 +228,8 @@ def make_plan(study: Study, builder: ConfigBuilder, only: Iterable[str] = ()) ->
         _check_size(plan, cell)
     for cell in plan.selections():
         plan.tuning(cell)
+    for cell in {c.dataset: c for c in plan.cells}.values():
+        _check_tests(plan, cell)
     return plan
 
 
@@ -248,6 +252,17 @@ def _check_size(plan: Plan, cell: Cell) -> None:
             f'{spec.name} has {there} training samples; name the datasets that have more with '
             f'training.{cell.training}.datasets'
         )
+
+
+def _check_tests(plan: Plan, cell: Cell) -> None:
+    """Refuse conditions that the dataset cannot be tested under before anything is trained."""
+    spec = plan.study.datasets[cell.dataset]
+    names = plan.builder.modalities(spec)
+    data = plan.config(plan.tuning(plan.selection_cell(cell))[0]).test_dataloader.dataset
+    try:
+        study_conditions(DATASETS.build(dict(data, modalities=list(names))), names, spec.tests)
+    except (LookupError, ValueError) as e:
+        raise StudyError(f'{plan.study.path}: datasets.{spec.name}.tests: {e}') from e
 
 
 def _applies(training: TrainingSpec, spec: DatasetSpec) -> bool:

@@ -26,27 +26,32 @@ class DataStatisticsHook(Hook):
         """Fit, on every rank alike."""
         model = unwrap(runner.model)
         dataset = runner.train_dataloader.dataset
+        labels = column_of(dataset, 'labels')
+        takes_prior = hasattr(model, 'set_class_prior')
+        if takes_prior and labels is not None:
+            counts = np.bincount(labels, minlength=model.num_classes)
+            _check_classes(model.num_classes, int(labels.max()) + 1, dataset)
         preprocessor: Any = getattr(model, 'data_preprocessor', None)
         if hasattr(preprocessor, 'fit'):
             preprocessor.fit(dataset)
-        if not hasattr(model, 'set_class_prior'):
+        if not takes_prior:
             return
-        labels = column_of(dataset, 'labels')
         if labels is None:
             runner.logger.warning(
                 f'{type(dataset).__name__} does not tell its labels (property `labels`, int [N]): '
                 f'the class prior stays uniform'
             )
         else:
-            counts = np.bincount(labels, minlength=model.num_classes)
-            if len(counts) > model.num_classes:
-                raise ValueError(_too_few_classes(model.num_classes, len(counts), dataset))
             model.set_class_prior(torch.as_tensor(counts))
 
 
-def _too_few_classes(model: int, data: int, dataset: Any) -> str:
-    names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or range(data)
-    return (
-        f'model.num_classes is {model}, but the training data have {len(names)} classes: '
-        f'{", ".join(map(str, names))}; set model.num_classes={len(names)}'
-    )
+def _check_classes(model: int, data: int, dataset: Any) -> None:
+    """The model's outputs against the data's classes, and against the labels that are there."""
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or range(model)
+    if len(names) < data:
+        names = range(data)
+    if len(names) != model:
+        raise ValueError(
+            f'model.num_classes is {model}, but the training data have {len(names)} classes: '
+            f'{", ".join(map(str, names))}; set model.num_classes={len(names)}'
+        )
