@@ -22,6 +22,7 @@ TOP_KEYS = (
     'lrs',
     'seeds',
     'tuning_seeds',
+    'finalists',
     'reference',
     'statistics',
     'work_dir',
@@ -121,6 +122,7 @@ def parse_study(raw: Mapping[str, Any], path: str) -> Study:
         lrs=tuple(float(v) for v in lrs),
         seeds=seeds,
         tuning_seeds=read.integers('tuning_seeds', top.get('tuning_seeds') or [seeds[0]]),
+        finalists=read.integer('finalists', top['finalists'], 2) if 'finalists' in top else 0,
         reference=top.get('reference'),
         statistics={
             **STATISTICS,

@@ -139,6 +139,19 @@ class Plan:
             for seed in self.study.tuning_seeds
         ]
 
+    def second_round(self, cell: Cell, candidates: Iterable[tuple[float, int]]) -> list[Trial]:
+        """These candidates on the seeds of the test that are no tuning seeds."""
+        return [
+            self.trial(cell, 'select', lr, setting, seed)
+            for lr, setting in candidates
+            for seed in self.seeds(cell)
+            if seed not in self.study.tuning_seeds
+        ]
+
+    def tested(self, trial: Trial) -> Trial:
+        """The test of the same training."""
+        return self.trial(trial.cell, 'test', trial.lr, trial.setting, trial.seed)
+
     def seeds(self, cell: Cell) -> list[int]:
         """Seeds that are tested in the cell's fold."""
         folds = self.study.datasets[cell.dataset].folds
@@ -205,10 +218,16 @@ class Plan:
         settings = counts.pop()
         rates = ', '.join(f'{lr:g}' for lr in self.study.lrs)
         candidates = len(self.study.lrs) * settings
+        second = self.study.finalists
         return [
             f'tuning budget of every method, dataset and condition: {len(self.study.lrs)} learning '
             f'rates ({rates}) x {settings} own settings = {candidates} candidates, each on '
-            f'{len(self.study.tuning_seeds)} tuning seed(s)',
+            f'{len(self.study.tuning_seeds)} tuning seed(s)'
+            + (
+                f', then the {second} best of them on the seeds of the test as well'
+                if second
+                else ''
+            ),
             'selection: mean best validation accuracy; the epoch by validation accuracy as well; '
             'no test sample is read before the choice is written',
         ]

@@ -17,7 +17,14 @@ from .plan import Trial, make_plan
 from .pool import Setup, run_trials
 from .progress import Progress, duration
 from .records import Ledger, code_digest
-from .selection import choices_table, choose, make_choices
+from .selection import (
+    choices_table,
+    choose,
+    current_choice,
+    finalists,
+    make_choices,
+    outcome,
+)
 from .spec import Study, StudyError
 
 __all__ = ['Options', 'Session', 'load_study']
@@ -123,9 +130,24 @@ class Session:
         return rows
 
     def tuning(self) -> list[Trial]:
-        """Every trial of the selection, once."""
+        """Every trial of the selection (of its first round, if there are two), once."""
         trials = [t for cell in self.plan.selections() for t in self.plan.tuning(cell)]
         return list({t.digest: t for t in trials}.values())
+
+    def second_round(self) -> tuple[list[Trial], int]:
+        """Every trial of the second round that is known; and how many wait for the first."""
+        found: list[Trial] = []
+        waiting = 0
+        if self.study.finalists:
+            rows = self.rows()
+            for cell in self.plan.selections():
+                chosen = finalists(self.plan, cell, rows)
+                if chosen is None:
+                    any_of_them = self.plan.candidates(cell)[: self.study.finalists]
+                    waiting += len(self.plan.second_round(cell, any_of_them))
+                else:
+                    found += self.plan.second_round(cell, chosen)
+        return found, waiting
 
     def tests(self) -> tuple[list[Trial], int]:
         """Every test trial of a cell with a choice; and how many wait for one."""
@@ -140,8 +162,6 @@ class Session:
         return found, waiting
 
     def _choices_so_far(self) -> tuple[dict[Any, dict[str, Any]], int]:
-        from .selection import current_choice
-
         written, rows = self.ledger.choices(), self.ledger.rows()
         found = {}
         for cell in self.plan.selections():
@@ -153,7 +173,8 @@ class Session:
     def missing(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that are not finished."""
         rows = self.rows()
-        return [t for t in trials if rows.get(t.digest, {}).get('status') != 'done']
+        found = {t.digest: outcome(self.plan, t, rows) for t in trials}
+        return [t for t in trials if (found[t.digest] or {}).get('status') != 'done']
 
     # ---- phases ----------------------------------------------------------------------------
 
@@ -162,20 +183,25 @@ class Session:
         say = [f'{self.study.title} ({self.study.path}), in {self.ledger.folder}']
         say += self.plan.budget()
         say += [f'left out: {d}/{m}: {why}' for d, m, why in self.plan.left_out]
-        tuning = self.tuning()
+        second, later = self.second_round()
+        tuning = [*self.tuning(), *second]
         tests, waiting = self.tests()
         todo, todo_tests = self.missing(tuning), self.missing(tests)
         say += self._by_dataset()
-        say.append(f'select: {len(tuning)} trials, {len(tuning) - len(todo)} done')
+        say.append(
+            f'select: {len(tuning) + later} trials, {len(tuning) - len(todo)} done'
+            + (f', {later} wait for the first round' if later else '')
+        )
         say.append(
             f'test:   {len(tests) + waiting} trials, {len(tests) - len(todo_tests)} done'
             + (f', {waiting} wait for a choice' if waiting else '')
         )
         estimate = Estimate(self.rows(), self._probed([*todo, *todo_tests]) if probe else None)
         seconds = estimate.total([*todo, *todo_tests], self.options.workers)
-        if waiting:
-            per_test = [estimate.seconds(t) for t in tuning]
-            seconds += waiting * sum(per_test) / len(per_test) / max(1, self.options.workers)
+        if waiting + later:
+            per_trial = [estimate.seconds(t) for t in tuning]
+            mean = sum(per_trial) / len(per_trial)
+            seconds += (waiting + later) * mean / max(1, self.options.workers)
         source = 'finished trials' if self.rows() else 'a probe' if probe else 'a guess'
         say.append(
             f'time left: about {duration(seconds)} with {self.options.workers} worker(s), from '
@@ -216,6 +242,8 @@ class Session:
             failed = 0
             if 'select' in phases:
                 failed += self._run('select', self.missing(self.tuning()))
+                if self.study.finalists:
+                    failed += self._run('second round', self.missing(self.second_round()[0]))
             choices, undecided = make_choices(self.plan, self.ledger)
             if 'select' in phases:
                 if choices:

@@ -2,17 +2,41 @@
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from .plan import Cell, Plan
+from .plan import Cell, Plan, Trial
 from .records import Ledger
 from .tables import Cell as TableCell
 from .tables import Table
 
-__all__ = ['choices_table', 'choose', 'current_choice', 'make_choices']
+__all__ = ['choices_table', 'choose', 'current_choice', 'finalists', 'make_choices', 'outcome']
+
+
+def outcome(
+    plan: Plan, trial: Trial, rows: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The row of a trial; in the place of a tuning trial also that of a test of the same training.
+
+    A test trains as the tuning trial does, to the bit. There are tests before a choice where a grid
+    was widened later, and only their validation scores are read.
+    """
+    row = rows.get(trial.digest)
+    if (row is None or row['status'] != 'done') and trial.phase == 'select':
+        tested = rows.get(plan.tested(trial).digest)
+        if tested is not None and tested['status'] == 'done':
+            return tested
+    return row
+
+
+def finalists(
+    plan: Plan, cell: Cell, rows: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[float, int]] | None:
+    """The candidates of the second round, the best first; None while the first is not complete."""
+    found = _candidates(plan, rows, plan.tuning(cell))
+    return None if found is None else _best(found.values())[: plan.study.finalists]
 
 
 def choose(plan: Plan, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -20,7 +44,8 @@ def choose(plan: Plan, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> dic
 
     The candidate with the highest mean validation accuracy over the tuning seeds; of equals the one
     with the lower mean negative log-likelihood, then the first. A candidate of which a trial failed
-    does not take part.
+    does not take part. With ``finalists`` the best so many get a second round on the seeds of the
+    test, and the mean over all of their seeds decides between them.
 
     Args:
         plan: of the study.
@@ -30,40 +55,71 @@ def choose(plan: Plan, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> dic
     Returns:
         What ``selection.jsonl`` says; None while a trial has not been run, or when all failed.
     """
-    trials = plan.tuning(cell)
-    if any(t.digest not in rows for t in trials):
+    candidates = _candidates(plan, rows, plan.tuning(cell))
+    if candidates is None:
         return None
-    candidates: list[dict[str, Any]] = []
-    for lr, setting in plan.candidates(cell):
-        mine = [t for t in trials if (t.lr, t.setting) == (lr, setting)]
-        found = [rows[t.digest] for t in mine]
-        failed = [r for r in found if r['status'] != 'done']
-        candidates.append(
-            {
-                'lr': lr,
-                'setting': setting,
-                'options': dict(plan.row(cell).method.settings[setting]),
-                'seeds': [t.seed for t in mine],
-                'val': [_value(r, 'accuracy') for r in found],
-                'nll': [_value(r, 'nll') for r in found],
-                'epochs': [_value(r, 'epoch') for r in found],
-                'trials': [t.digest for t in mine],
-                'failed': len(failed),
-            }
-        )
-    whole = [c for c in candidates if not c['failed']]
-    if not whole:
+    taking_part = list(candidates)
+    if plan.study.finalists:
+        taking_part = _best(candidates.values())[: plan.study.finalists]
+        second = _candidates(plan, rows, plan.second_round(cell, taking_part))
+        if second is None:
+            return None
+        for key, more in second.items():
+            for name in ('seeds', 'val', 'nll', 'epochs', 'trials', 'failed'):
+                candidates[key][name] += more[name]
+    order = _best(candidates[key] for key in taking_part)
+    if not order:
         return None
-    best = max(whole, key=lambda c: (statistics.fmean(c['val']), -statistics.fmean(c['nll'])))
+    best = candidates[order[0]]
     return {
         **asdict(cell),
         'lr': best['lr'],
         'setting': best['setting'],
-        'options': best['options'],
+        'options': dict(plan.row(cell).method.settings[best['setting']]),
         'val': statistics.fmean(best['val']),
         'on_edge': _on_edge(plan, best['lr']),
-        'candidates': candidates,
+        'finalists': plan.study.finalists,
+        'candidates': list(candidates.values()),
     }
+
+
+def _candidates(
+    plan: Plan, rows: Mapping[str, Mapping[str, Any]], trials: Sequence[Trial]
+) -> dict[tuple[float, int], dict[str, Any]] | None:
+    """What the trials of each candidate gave; None while one has not been run."""
+    found: dict[tuple[float, int], dict[str, Any]] = {}
+    for trial in trials:
+        row = outcome(plan, trial, rows)
+        if row is None:
+            return None
+        one = found.setdefault(
+            (trial.lr, trial.setting),
+            {
+                'lr': trial.lr,
+                'setting': trial.setting,
+                'options': dict(plan.row(trial.cell).method.settings[trial.setting]),
+                'seeds': [],
+                'val': [],
+                'nll': [],
+                'epochs': [],
+                'trials': [],
+                'failed': 0,
+            },
+        )
+        one['seeds'].append(trial.seed)
+        one['val'].append(_value(row, 'accuracy'))
+        one['nll'].append(_value(row, 'nll'))
+        one['epochs'].append(_value(row, 'epoch'))
+        one['trials'].append(trial.digest)
+        one['failed'] += row['status'] != 'done'
+    return found
+
+
+def _best(candidates: Iterable[Mapping[str, Any]]) -> list[tuple[float, int]]:
+    """Those without a failure, in the order of their scores."""
+    whole = [c for c in candidates if not c['failed']]
+    ranked = sorted(whole, key=lambda c: (-statistics.fmean(c['val']), statistics.fmean(c['nll'])))
+    return [(c['lr'], c['setting']) for c in ranked]
 
 
 def _value(row: Mapping[str, Any], key: str) -> float | None:
@@ -100,11 +156,17 @@ def _spread(values: list[float]) -> str:
 
 def current_choice(plan: Plan, cell: Cell, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The written choice of a cell, if it was made from the trials that the study asks for now."""
-    wanted = {t.digest for t in plan.tuning(cell)}
     for choice in reversed(choices):
         if all(choice[k] == v for k, v in asdict(cell).items()):
+            if choice.get('finalists', 0) != plan.study.finalists:
+                return None
+            first = len(plan.study.tuning_seeds)
+            further = [
+                (c['lr'], c['setting']) for c in choice['candidates'] if len(c['seeds']) > first
+            ]
+            trials = [*plan.tuning(cell), *plan.second_round(cell, further)]
             behind = {d for c in choice['candidates'] for d in c['trials']}
-            return choice if behind == wanted else None
+            return choice if behind == {t.digest for t in trials} else None
     return None
 
 

@@ -135,7 +135,11 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class Study:
-    """A whole study; ``raw`` is what it was read from, ``path`` where."""
+    """A whole study; ``raw`` is what it was read from, ``path`` where.
+
+    ``finalists`` candidates of the tuning seeds are trained on all seeds before one is chosen; 0:
+    the tuning seeds decide.
+    """
 
     name: str
     title: str
@@ -151,3 +155,4 @@ class Study:
     statistics: dict[str, Any]
     work_dir: str
     notes: str = ''
+    finalists: int = 0

@@ -221,6 +221,7 @@ training = dict(
 lrs = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
 seeds = list(range(10))
 tuning_seeds = [0, 1]
+finalists = 2
 reference = 'cal'
 notes = """Parts of the study that have been run, by `--only`. Only the learning rate is tuned, on two seeds. CAL is the shipped preset, its `pool` gate included. The
 validation accuracy of CAL is measured with its gate, whose temperatures, counts and typicality are fitted on the same validation split. MOSI's validation split has 90 samples.

@@ -6,7 +6,13 @@ import pytest
 
 from cal_mm.study import StudyError
 from cal_mm.study.records import Ledger, append_line, code_digest, read_lines
-from cal_mm.study.selection import choices_table, choose, current_choice, make_choices
+from cal_mm.study.selection import (
+    choices_table,
+    choose,
+    current_choice,
+    finalists,
+    make_choices,
+)
 
 
 def test_a_cut_line_is_no_row_and_is_cut_away(tmp_path):
@@ -134,6 +140,64 @@ def test_a_choice_stands(raw, plan_of, tmp_path):
     # another grid is another selection
     raw['lrs'] = [0.05]
     assert current_choice(plan_of(raw), plan.selections()[0], ledger.choices()) is None
+
+
+def two_rounds(raw, plan_of):
+    """A cell of three seeds and one tuning seed with two finalists: the better ones swap places."""
+    raw['seeds'], raw['tuning_seeds'], raw['finalists'] = [0, 1, 2], [0], 2
+    plan = plan_of(raw)
+    cell = plan.selections()[0]
+    values = {
+        (0.05, 0): [(80, 1), (99, 1), (99, 1)],  # third in the first round: no second one
+        (0.05, 1): [(90, 1), (60, 1), (60, 1)],
+        (0.1, 0): [(85, 1), (80, 1), (80, 1)],
+        (0.1, 1): [None, (99, 1), (99, 1)],
+    }
+    return plan, cell, values
+
+
+def test_the_second_round_decides_between_the_best(raw, plan_of, tmp_path):
+    plan, cell, values = two_rounds(raw, plan_of)
+    rows = fake_rows(plan.tuning(cell), values)
+    assert finalists(plan, cell, dict(list(rows.items())[1:])) is None
+    best = finalists(plan, cell, rows)
+    assert best == [(0.05, 1), (0.1, 0)]
+    assert choose(plan, cell, rows) is None
+    second = plan.second_round(cell, best)
+    assert [t.seed for t in second] == [1, 2, 1, 2]
+    rows.update(fake_rows(second, values))
+    choice = choose(plan, cell, rows)
+    assert (choice['lr'], choice['setting'], choice['val']) == (0.1, 0, pytest.approx(245 / 3))
+    assert [len(c['seeds']) for c in choice['candidates']] == [1, 3, 3, 1]
+    # it stands, and another number of finalists is another selection
+    choice = json.loads(json.dumps(choice))
+    assert current_choice(plan, cell, [choice]) == choice
+    raw['finalists'] = 3
+    assert current_choice(plan_of(raw), cell, [choice]) is None
+    del raw['finalists']
+    assert current_choice(plan_of(raw), cell, [choice]) is None
+
+
+def test_a_failure_in_the_second_round_takes_the_candidate_out(raw, plan_of):
+    plan, cell, values = two_rounds(raw, plan_of)
+    values[0.1, 0][2] = None
+    second = plan.second_round(cell, [(0.05, 1), (0.1, 0)])
+    rows = fake_rows([*plan.tuning(cell), *second], values)
+    assert (choose(plan, cell, rows)['lr'], choose(plan, cell, rows)['setting']) == (0.05, 1)
+
+
+def test_a_test_of_the_same_training_spares_the_tuning_trial(raw, plan_of):
+    """Where a grid was widened after a test."""
+    plan, cell, values = two_rounds(raw, plan_of)
+    best = [(0.05, 1), (0.1, 0)]
+    tested = plan.tests(cell, (0.1, 0))
+    rows = fake_rows([*plan.tuning(cell), *plan.second_round(cell, best[:1]), *tested], values)
+    assert choose(plan, cell, rows)['lr'] == 0.1
+    # a test that failed does not, and one of another training neither
+    for digest, row in list(rows.items()):
+        if row['phase'] == 'test':
+            rows[digest] = {**row, 'status': 'failed'}
+    assert choose(plan, cell, rows) is None
 
 
 def test_the_table_of_candidates(raw, plan_of):

@@ -117,6 +117,26 @@ def test_a_changed_study_runs_what_is_new(data, finished, tmp_path):
     assert 'select: 16 trials, 8 done' in plan
 
 
+def test_a_second_round(data, finished, tmp_path):
+    work = tmp_path / 'copy'
+    subprocess.run(['cp', '-r', str(finished), str(work)], check=True)
+    options = ['finalists=2', 'seeds=[0,1,2]']
+    plan = run(data, work, '--dry-run', '--no-probe', options=options)
+    # two candidates of four cells on two more seeds; those that were tested are done
+    assert 'select: 32 trials, 20 done' in plan
+    assert 'then the 2 best of them on the seeds of the test as well' in plan
+    run(data, work, options=options)
+    rows = Ledger(work).rows().values()
+    assert [r['phase'] for r in rows].count('select') == 16 + 12
+    made = [c for c in Ledger(work).choices() if c['finalists'] == 2]
+    assert len(made) == 4
+    for choice in made:
+        assert sorted(len(c['seeds']) for c in choice['candidates']) == [1, 1, 3, 3]
+    assert 'select: nothing to do' in run(data, work, options=options)
+    fresh = run(data, tmp_path / 'new', '--dry-run', '--no-probe', options=options)
+    assert 'select: 32 trials, 0 done, 16 wait for the first round' in fresh
+
+
 def test_dry_run_runs_nothing_and_probes(data, tmp_path):
     work = tmp_path / 'smoke'
     out = run(data, work, '--dry-run')

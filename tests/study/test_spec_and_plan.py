@@ -41,6 +41,7 @@ def changed(raw, path, value):
         ('training/n60/num_samples', 1000, r'training\.n60\.num_samples: 1000.*64 training'),
         ('training/clean', {'transforms': 'noise'}, r'no dataset has transforms\.noise'),
         ('lrs', [0], r'lrs: expected a list of learning rates'),
+        ('finalists', 1, r'finalists: expected an integer of at least 2'),
         ('seeds', [1, 1], r'seeds: a seed stands there twice'),
         ('reference', 'call', r'reference.*Did you mean .cal.'),
     ],
