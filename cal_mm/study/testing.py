@@ -188,6 +188,11 @@ class _Switch(Dataset):
     def __getitem__(self, index: int) -> Any:
         return self.inner[index] if self._cached is None else self._cached[index]
 
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        if self._cached is None:
+            return [self.inner[index] for index in indices]
+        return self._cached.__getitems__(indices)
+
     def __deepcopy__(self, memo: dict) -> '_Switch':
         return self
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from cal_mm.models.encoders import BaseEncoder, resolve_resource
 from cal_mm.models.encoders.cache import (
@@ -699,6 +700,25 @@ def test_cached_dataset_decodes_nothing_when_all_is_cached() -> None:
         assert item['data_samples'].gt_label == plain.gt_label
     assert items[3]['features']['text'] is None
     assert torch.equal(items[1]['features']['text'], torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_cached_dataset_gives_a_batch_at_once() -> None:
+    stores = compute_features(encode, batches(Rows(), 2), dict(text='t', image='i'))
+    cached = CachedFeatureDataset(Rows(), stores)
+    order = [3, 0, 3, 2]
+    loader = DataLoader(cached, batch_size=4, sampler=order, collate_fn=lambda items: items)
+    (batch,) = loader
+    for index, item in zip(order, batch, strict=True):
+        alone = cached[index]
+        assert item['inputs'] == alone['inputs']
+        assert item['data_samples'].metainfo == alone['data_samples'].metainfo
+        assert item['data_samples'].gt_label == alone['data_samples'].gt_label
+        for m, feature in alone['features'].items():
+            other = item['features'][m]
+            assert other is None if feature is None else torch.equal(other, feature)
+    # what is handed out is the receiver's own
+    batch[1]['features']['image'].fill_(9)
+    assert torch.equal(cached[0]['features']['image'], torch.zeros(2))
 
 
 def test_cached_dataset_runs_the_pipeline_for_the_rest() -> None:

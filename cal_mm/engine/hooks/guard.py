@@ -20,12 +20,27 @@ class NonFiniteWeightsError(FloatingPointError):
     """A parameter is NaN or infinite."""
 
 
-def non_finite_names(model: torch.nn.Module) -> list[str]:
-    """Parameters that are NaN or infinite, and buffers that are NaN (masks may be infinite)."""
-    bad = [n for n, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
-    return bad + [
-        n for n, b in model.named_buffers() if b.is_floating_point() and bool(torch.isnan(b).any())
+def non_finite_names(model: torch.nn.Module, frozen: bool = True) -> list[str]:
+    """Parameters that are NaN or infinite, and buffers that are NaN (masks may be infinite).
+
+    Args:
+        model: any module.
+        frozen: whether parameters that do not learn are looked at, too.
+    """
+    bad = [
+        n for n, p in model.named_parameters() if (frozen or p.requires_grad) and not _is_finite(p)
     ]
+    return bad + [
+        n
+        for n, b in model.named_buffers()
+        if b.is_floating_point() and not _is_finite(b) and bool(torch.isnan(b).any())
+    ]
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    """One pass over the values; a second only where their sum is not finite (it may overflow)."""
+    with torch.no_grad():
+        return bool(values.sum().isfinite()) or bool(torch.isfinite(values).all())
 
 
 @HOOKS.register_module()
@@ -33,25 +48,23 @@ class CheckpointGuardHook(Hook):
     """Refuses to write broken weights and to resume from what does not fit.
 
     A finite loss can have an infinite gradient; where that happens in the last iteration of an
-    epoch,
-    no later loss would tell before the checkpoint is written over a good one. ``tools/train.py``
-    registers
-    this hook in every run.
+    epoch, no later loss would tell before the checkpoint is written over a good one.
+    ``tools/train.py`` registers this hook in every run.
     """
 
     priority = 'ABOVE_NORMAL'
 
     def after_train_epoch(self, runner: Any) -> None:
         """Before calibration and CheckpointHook, which would replace an older checkpoint."""
-        self._check_finite(runner)
+        self._check_finite(runner, frozen=False)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Also where checkpoints are written by iterations."""
         self._check_finite(runner)
 
     @staticmethod
-    def _check_finite(runner: Any) -> None:
-        bad = non_finite_names(unwrap(runner.model))
+    def _check_finite(runner: Any, frozen: bool = True) -> None:
+        bad = non_finite_names(unwrap(runner.model), frozen)
         if bad:
             more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
             raise NonFiniteWeightsError(

@@ -144,7 +144,15 @@ class FeatureStore:
 
     def row(self, sample_id: str) -> Tensor | None:
         """Features [H] of one sample; None when it lacks the modality."""
-        return None if sample_id in self.missing else self.get([sample_id])[0]
+        return self.rows([sample_id])[0]
+
+    def rows(self, sample_ids: Sequence[str]) -> list[Tensor | None]:
+        """Features [H] of each sample, read at once; None where it lacks the modality."""
+        if not self.missing:
+            return list(self.get(sample_ids).unbind())
+        there = [s for s in sample_ids if s not in self.missing]
+        found = iter(self.get(there).unbind())
+        return [None if s in self.missing else next(found) for s in sample_ids]
 
     @staticmethod
     def path(folder: str | Path, modality: str, key: str) -> Path:
@@ -324,11 +332,20 @@ class CachedFeatureDataset:
         return getattr(self.dataset, name)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._from_cache(index) if self.fully_cached else self._mixed(index)
+        return self.__getitems__([index])[0]
 
-    def _from_cache(self, index: int) -> dict[str, Any]:
-        info = self.dataset.get_data_info(index)
-        features = {m: s.row(info['sample_id']) for m, s in self.stores.items()}
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The items of a batch, which a ``DataLoader`` asks for at once."""
+        if not self.fully_cached:
+            return [self._mixed(index) for index in indices]
+        facts = [self.dataset.get_data_info(index) for index in indices]
+        ids = [info['sample_id'] for info in facts]
+        columns = {m: s.rows(ids) for m, s in self.stores.items()}
+        return [
+            self._item(info, {m: c[i] for m, c in columns.items()}) for i, info in enumerate(facts)
+        ]
+
+    def _item(self, info: Mapping[str, Any], features: dict[str, Tensor | None]) -> dict[str, Any]:
         sample = MultiModalDataSample.of(
             info['sample_id'],
             int(info['label']),
