@@ -75,7 +75,7 @@ def choose(plan: Plan, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> dic
         **asdict(cell),
         'lr': best['lr'],
         'setting': best['setting'],
-        'options': dict(plan.row(cell).method.settings[best['setting']]),
+        'options': best['options'],
         'val': statistics.fmean(best['val']),
         'on_edge': _on_edge(plan, best['lr']),
         'finalists': plan.study.finalists,

@@ -186,7 +186,7 @@ class _Switch(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        return self.inner[index] if self._cached is None else self._cached[index]
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         if self._cached is None:

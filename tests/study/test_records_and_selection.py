@@ -156,7 +156,7 @@ def two_rounds(raw, plan_of):
     return plan, cell, values
 
 
-def test_the_second_round_decides_between_the_best(raw, plan_of, tmp_path):
+def test_the_second_round_decides_between_the_best(raw, plan_of):
     plan, cell, values = two_rounds(raw, plan_of)
     rows = fake_rows(plan.tuning(cell), values)
     assert finalists(plan, cell, dict(list(rows.items())[1:])) is None
@@ -193,7 +193,7 @@ def test_a_test_of_the_same_training_spares_the_tuning_trial(raw, plan_of):
     tested = plan.tests(cell, (0.1, 0))
     rows = fake_rows([*plan.tuning(cell), *plan.second_round(cell, best[:1]), *tested], values)
     assert choose(plan, cell, rows)['lr'] == 0.1
-    # a test that failed does not, and one of another training neither
+    # a test that failed does not
     for digest, row in list(rows.items()):
         if row['phase'] == 'test':
             rows[digest] = {**row, 'status': 'failed'}
