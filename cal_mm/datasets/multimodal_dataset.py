@@ -137,18 +137,38 @@ class MultiModalDataset(BaseDataset):
                 where = f'{type(transform).__name__} in the pipeline of {self.rows.folder}'
                 for name in names:
                     choose(name, self.manifest['modalities'], 'modality', where)
-                kept = tuple(name for name in names if name in self.modalities)
-                if not kept:
+                transform = _restricted(transform, self.modalities)
+                if transform is None:
                     continue
-                if kept != tuple(names):
-                    transform = copy.copy(transform)
-                    transform.modalities = kept
             if hasattr(transform, 'with_facts'):
                 transform = transform.with_facts(copy.deepcopy(self._facts))
             if hasattr(transform, 'update_facts'):
                 transform.update_facts(self._facts)
             built.append(transform)
         return built
+
+    def narrowed(self, modalities: Sequence[str]) -> 'MultiModalDataset | None':
+        """The same samples with some of the modalities only; the others are not even read.
+
+        It shares metadata and epoch with this dataset; ``metainfo`` still describes all. What a
+        transform draws is the same as long as those left out draw nothing.
+
+        Returns:
+            None where a transform may read other modalities than its own, or does not say (see
+            ``ModalityTransform.separable``).
+        """
+        steps = self.pipeline.transforms
+        if not all(getattr(step, 'separable', False) for step in steps):
+            return None
+        names = tuple(m for m in self.modalities if m in modalities)
+        narrow = copy.copy(self)
+        narrow.modalities = names
+        narrow.kinds = {m: self.kinds[m] for m in names}
+        narrow.rows = ArrowRows(self.rows.folder, names)
+        narrow.pipeline = copy.copy(self.pipeline)
+        kept = [_restricted(step, names) for step in steps]
+        narrow.pipeline.transforms = [step for step in kept if step is not None]
+        return narrow
 
     def load_data_list(self) -> list[dict]:
         """Light metadata of the chosen samples: row, sample_id, label, clean_label, group."""
@@ -276,6 +296,20 @@ class MultiModalDataset(BaseDataset):
 
     def _get_serialized_subset(self, indices: Any) -> tuple[np.ndarray, np.ndarray]:
         return super()._get_serialized_subset(positions(indices, len(self)))
+
+
+def _restricted(transform: Any, modalities: Sequence[str]) -> Any:
+    """``transform`` for those of its modalities only; None when there are none."""
+    names = getattr(transform, 'modalities', None)
+    if not names or not isinstance(names, list | tuple):
+        return transform
+    kept = tuple(name for name in names if name in modalities)
+    if not kept:
+        return None
+    if kept != tuple(names):
+        transform = copy.copy(transform)
+        transform.modalities = kept
+    return transform
 
 
 def _selected(

@@ -41,7 +41,10 @@ def curves_of(plan: Plan, panels: Sequence[Panel]) -> list[Curve]:
     only ``label_noise`` and the plain one the second.
     """
     found = []
+    shown = {panel.dataset for panel in panels}
     for spec in plan.study.datasets.values():
+        if spec.name not in shown:  # left out by --only: it need not be prepared
+            continue
         size = plan.builder.manifest(spec)['splits']['train']['num_samples']
         for kind in ('samples', 'label noise'):
             points: dict[float, Panel] = {}

@@ -24,6 +24,7 @@ from cal_mm.datasets import (
     feature_statistics,
     set_dataset_epoch,
 )
+from cal_mm.datasets.transforms import ModalityTransform
 from cal_mm.registry import DATASETS
 
 
@@ -73,6 +74,40 @@ def test_metainfo(prepared):
     )
     with pytest.raises(ValueError, match='2 classes'):
         build(prepared, metainfo=dict(classes=['x', 'y']))
+
+
+class Shift(ModalityTransform):
+    """Adds a number that it draws to a feature vector."""
+
+    def apply(self, value, modality, results, *args):
+        return value + float(results['rng'].random())
+
+
+def test_narrowed_gives_the_same_samples_with_fewer_modalities(prepared):
+    steps = [*LOADERS[:-1], dict(type='Resize', modality=['image', 'depth'], size=4)]
+    data = build(prepared, pipeline=[*steps, Shift('feats'), LOADERS[-1]])
+    narrow = data.narrowed(['feats', 'depth'])
+    data.set_epoch(2)
+    for index in range(3):
+        whole, part = data[index], narrow[index]
+        assert list(part['inputs']) == ['depth', 'feats']
+        for m, value in part['inputs'].items():
+            assert torch.equal(value, whole['inputs'][m])
+        assert part['data_samples'].metainfo == whole['data_samples'].metainfo
+    # the columns of the others are not even read
+    assert set(narrow.raw(0)) >= {'feats', 'depth'}
+    assert not set(narrow.raw(0)) & {'image', 'audio', 'text'}
+    assert list(data[0]['inputs']) == ['audio', 'depth', 'feats', 'image', 'text']
+    data.set_epoch(3)
+    assert torch.equal(narrow[1]['inputs']['feats'], data[1]['inputs']['feats'])
+
+
+def test_nothing_is_left_out_where_a_transform_may_read_it(prepared):
+    drop = dict(type='RandomModalityDrop', probabilities=dict(feats=0.5))  # asks who else is there
+    flip = dict(type='RandomFlip', modality=['image', 'depth'])
+    for step, whole in ((drop, True), (Draw(), True), (flip, False)):
+        data = build(prepared, pipeline=[*LOADERS[:-1], step])
+        assert (data.narrowed(['feats']) is None) == whole
 
 
 def test_modalities_left_out_are_not_read_and_their_transforms_dropped(prepared):

@@ -10,10 +10,12 @@ import torch
 from builders import batch, build
 from cli_runner import ROOT, call, own_name
 from mmengine.optim import OptimWrapper
+from torch.utils.data import DataLoader
 
 from cal_mm.compat import load_trusted_types
 from cal_mm.engine.hooks.calibration import CalibrationHook
-from cal_mm.engine.hooks.feature_cache import draws_at_random
+from cal_mm.engine.hooks.feature_cache import draws_at_random, with_dataset
+from cal_mm.models.encoders.cache import CachedFeatureDataset, FeatureStore
 from cal_mm.models.gates import GATE_NAMES
 from cal_mm.registry import DATASETS
 from data_prep.synthetic import make_synthetic
@@ -120,6 +122,40 @@ def test_frozen_encoders_encode_what_comes_back_once(config, tmp_path, memos):
     plain = train(path, tmp_path / 'plain', 'default_hooks.feature_cache.memo_bytes=0')
     assert len(memos) == 1
     assert gap(with_memo, plain) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'steps', [(), (dict(type='RandomModalityDrop', probabilities=dict(c=0.3)),)]
+)
+def test_what_is_not_frozen_is_read_beside_cached_features(config, tmp_path, steps):
+    frozen = {m: dict(frozen=True) for m in 'ab'}
+    # a draw for a, which never hits, after those for c: nothing is cached
+    path = config('concat_uni', (*steps, RARE), encoders=frozen)
+    plain = train(path, tmp_path / 'plain' / 'run', 'default_hooks.feature_cache.memo_bytes=0')
+    path = config('concat_uni', steps, encoders=frozen)
+    for workers in (0, 2):
+        option = f'train_dataloader.num_workers={workers}'
+        assert gap(plain, train(path, tmp_path / f'cached{workers}' / 'run', option)) < 1e-5
+        stores = (tmp_path / f'cached{workers}' / 'feature_cache').glob('*.safetensors')
+        assert sorted(p.name[0] for p in stores) == ['a', 'a', 'b', 'b']  # training, validation
+
+
+def test_only_cached_features_alone_need_no_workers(data):
+    pipeline = [*LOAD, *PACK]
+    dataset = DATASETS.build(
+        dict(type='MultiModalDataset', data_root=str(data), split='train', pipeline=pipeline)
+    )
+    loader = DataLoader(
+        dataset, batch_size=8, num_workers=2, persistent_workers=True, prefetch_factor=3
+    )
+    stores = {m: FeatureStore(m, m, dataset.sample_ids, torch.zeros(96, 2)) for m in 'abc'}
+    alone = with_dataset(loader, CachedFeatureDataset(dataset, stores))
+    assert alone.num_workers == 0
+    some = {m: stores[m] for m in 'ab'}
+    mixed = with_dataset(loader, CachedFeatureDataset(dataset, some, 'abc'))
+    kept = (mixed.num_workers, mixed.persistent_workers, mixed.prefetch_factor, mixed.batch_size)
+    assert kept == (2, True, 3, 8)
 
 
 def test_one_checkpoint_serves_every_gate(config, tmp_path):

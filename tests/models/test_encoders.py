@@ -736,6 +736,41 @@ def test_cached_dataset_runs_the_pipeline_for_the_rest() -> None:
         CachedFeatureDataset(rows, stores, modalities=('image',))
 
 
+class NarrowRows(Rows):
+    """Rows that can leave modalities out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[str]] = []
+
+    def narrowed(self, modalities: list[str]) -> 'NarrowRows':
+        self.asked.append(list(modalities))
+        narrow = copy.copy(self)
+        narrow.kept = list(modalities)
+        return narrow
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        item['inputs'] = {m: item['inputs'][m] for m in self.kept}
+        item['data_samples'].set_metainfo({'missing': ()})
+        return item
+
+
+def test_cached_dataset_reads_only_what_is_not_cached() -> None:
+    stores = compute_features(encode, batches(Rows(), 2), dict(text='t'))
+    rows = NarrowRows()
+    cached = CachedFeatureDataset(rows, stores, modalities=('image', 'text'))
+    plain = CachedFeatureDataset(Rows(), stores, modalities=('image', 'text'))
+    assert rows.asked == [['image']]
+    for index in range(4):
+        one, other = cached[index], plain[index]
+        assert list(one['inputs']) == list(other['inputs']) == ['image', 'text']
+        assert torch.equal(one['inputs']['image'], other['inputs']['image'])
+        assert one['data_samples'].metainfo == other['data_samples'].metainfo
+    # d lacks the text: only the store knows
+    assert cached[3]['data_samples'].missing == ('text',)
+
+
 def test_cached_dataset_is_otherwise_the_dataset() -> None:
     stores = compute_features(encode, batches(Rows(), 2), dict(text='t', image='i'))
     rows = Rows()

@@ -15,6 +15,7 @@ from cli_runner import ROOT, call
 from cal_mm.study.records import Ledger
 
 SMOKE = ROOT / 'configs/studies/smoke.py'
+BASE = ['models/synthetic_mlp.py', 'datasets/synthetic.py', 'schedules/sgd_3e.py']
 
 
 def run(data, work, *extra, options=(), expect=0):
@@ -237,6 +238,22 @@ def test_gates_are_tested_on_one_training(data, tmp_path):
     bad = ['methods.concat.gates=["experts"]', 'seeds=[0,1]']
     out = run(data, work, '--only', 'synthetic/concat@clean', options=bad, expect=1)
     assert 'needs model.unimodal_head' in out
+
+
+def test_datasets_left_out_need_not_be_prepared(data, finished, tmp_path):
+    study = tmp_path / 'two.py'
+    study.write_text(
+        f"_base_ = ['{SMOKE}']\ndatasets = dict(absent=dict(data_root='no/where', prepare='none', "
+        f'base={BASE!r}))\n'
+    )
+    report = tmp_path / 'report.md'
+    code, out, err = call(
+        'study', study, '--work-dir', finished, '--out', report, '--only', 'synthetic', '--workers',
+        '0', '--cfg-options', f'datasets.synthetic.data_root={data}', 'datasets.synthetic.epochs=2',
+    )  # fmt: skip
+    assert code == 0, out + err
+    assert 'test: nothing to do' in out
+    assert report.is_file()
 
 
 def start(data, work, workers):

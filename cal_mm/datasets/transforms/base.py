@@ -64,6 +64,14 @@ class ModalityTransform(BaseTransform):
             results[modality] = self.guarded(results, modality)
         return results
 
+    @property
+    def separable(self) -> bool:
+        """Whether it reads nothing but its own modalities, so that others can be left out.
+
+        False where ``transform`` is overridden, unless the subclass says otherwise.
+        """
+        return type(self).transform is ModalityTransform.transform
+
     def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
         """Change what ``facts`` {m: {'kind': ..., ...}} say of values that the transform changes.
 

@@ -65,6 +65,8 @@ class SharedDraw(ModalityTransform):
     Draws are relative to the size, so modalities of different resolutions stay aligned.
     """
 
+    separable = True
+
     def transform(self, results: dict) -> dict:
         """Draw once, apply to each modality that is present."""
         present = self.present(results)

@@ -93,6 +93,8 @@ class PackInputs(BaseTransform):
         SampleError: a value of the wrong type, dtype or shape, or with non-finite entries.
     """
 
+    separable = True
+
     def __init__(self, modalities: Sequence[str] | None = None) -> None:
         self.modalities = None if modalities is None else tuple(modalities)
 

@@ -28,7 +28,7 @@ from cal_mm.models.modes import evaluating
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
 
-__all__ = ['FeatureCacheHook', 'draws_at_random']
+__all__ = ['FeatureCacheHook', 'draws_at_random', 'with_dataset']
 
 
 @HOOKS.register_module()
@@ -137,7 +137,7 @@ class FeatureCacheHook(Hook):
             barrier()
             stores = {**stores, **self._load(folder, keys)}
         cached = CachedFeatureDataset(dataset, stores, model.modalities)
-        return _with_dataset(loader, cached)
+        return with_dataset(loader, cached)
 
     def _folder(self, runner: Any) -> str:
         beside = os.path.join(os.path.dirname(os.path.abspath(runner.work_dir)), 'feature_cache')
@@ -165,7 +165,7 @@ class FeatureCacheHook(Hook):
                         self._compute(model, dataset, wanted, folder, memo)
         barrier()
         draws = [self._load(folder, wanted) for wanted in keys]
-        return _with_dataset(loader, DrawnFeatureDataset(dataset, draws, model.modalities))
+        return with_dataset(loader, DrawnFeatureDataset(dataset, draws, model.modalities))
 
     @staticmethod
     def _load(folder: str, keys: dict[str, str]) -> dict[str, FeatureStore]:
@@ -273,13 +273,24 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _with_dataset(loader: DataLoader, dataset: Any) -> DataLoader:
-    """The same loader over another dataset of the same length; cached features need no workers."""
+def with_dataset(loader: DataLoader, dataset: CachedFeatureDataset) -> DataLoader:
+    """The same loader over another dataset of the same length."""
+    workers: dict[str, Any] = {}
+    if not dataset.fully_cached and loader.num_workers:
+        # cached features alone need no workers; what is decoded beside them may
+        workers = dict(
+            num_workers=loader.num_workers,
+            persistent_workers=loader.persistent_workers,
+            prefetch_factor=loader.prefetch_factor,
+            pin_memory=loader.pin_memory,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+        )
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]
         batch_size=loader.batch_size,
         sampler=loader.sampler,
         collate_fn=loader.collate_fn,
         drop_last=loader.drop_last,
-        num_workers=0,
+        **workers,
     )

@@ -282,9 +282,10 @@ class CachedFeatureDataset:
 
     An item is ``{'inputs': {m: value or None}, 'features': {m: [H_m] or None}, 'data_samples':
     sample}``. Where every modality is cached nothing is decoded and no transform runs: only
-    ``dataset.get_data_info(i)`` (``sample_id``, ``label``, ``group``) is asked. Otherwise the item
-    of ``dataset`` is taken and the cached modalities' inputs become None. A modality that the
-    sample lacks has the feature None and stands in the sample's ``missing``.
+    ``dataset.get_data_info(i)`` (``sample_id``, ``label``, ``group``) is asked. Otherwise the other
+    modalities are read (by ``dataset.narrowed``, where the dataset can leave modalities out; else
+    the whole item is taken), and the cached modalities' inputs are None. A modality that the sample
+    lacks has the feature None and stands in the sample's ``missing``.
 
     Cached features know neither augmentation nor corruption: wrap only what needs none.
 
@@ -316,6 +317,7 @@ class CachedFeatureDataset:
         self.dataset = dataset
         self.stores = dict(stores)
         self.modalities = used
+        self._uncached = dataset if self.fully_cached else _without(dataset, stores, used)
 
     @property
     def fully_cached(self) -> bool:
@@ -356,11 +358,22 @@ class CachedFeatureDataset:
         return {'inputs': inputs, 'features': features, 'data_samples': sample}
 
     def _mixed(self, index: int) -> dict[str, Any]:
-        item = dict(self.dataset[index])
-        sample_id = item['data_samples'].sample_id
-        item['features'] = {m: s.row(sample_id) for m, s in self.stores.items()}
-        item['inputs'] = {m: None if m in self.stores else v for m, v in item['inputs'].items()}
-        return item
+        item = dict(self._uncached[index])
+        sample = item['data_samples']
+        features = {m: store.row(sample.sample_id) for m, store in self.stores.items()}
+        names = sorted({*item['inputs'], *features})
+        inputs = {m: None if m in features else item['inputs'][m] for m in names}
+        lacking = {m for m, feature in features.items() if feature is None}
+        lacking.update(m for m in sample.missing if m not in features)
+        sample.set_metainfo({'missing': tuple(sorted(lacking))})
+        return {**item, 'inputs': inputs, 'features': features}
+
+
+def _without(dataset: Any, stores: Mapping[str, FeatureStore], modalities: Sequence[str]) -> Any:
+    """``dataset`` with the modalities that have no store, where it can leave some out."""
+    narrowed = getattr(dataset, 'narrowed', None)
+    rest = [m for m in modalities if m not in stores]
+    return dataset if narrowed is None else narrowed(rest) or dataset
 
 
 class DrawnFeatureDataset(CachedFeatureDataset):
