@@ -155,10 +155,14 @@ class MultiModalDataset(BaseDataset):
 
         Returns:
             None where a transform may read other modalities than its own, or does not say (see
-            ``ModalityTransform.separable``).
+            ``ModalityTransform.separable``), and for a subclass that makes items in its own way.
         """
         steps = self.pipeline.transforms
-        if not all(getattr(step, 'separable', False) for step in steps):
+        own = any(
+            getattr(type(self), name) is not getattr(MultiModalDataset, name)
+            for name in ('__getitem__', 'prepare_data', 'raw')
+        )
+        if own or not all(getattr(step, 'separable', False) for step in steps):
             return None
         names = tuple(m for m in self.modalities if m in modalities)
         narrow = copy.copy(self)

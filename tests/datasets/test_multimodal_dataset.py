@@ -110,6 +110,18 @@ def test_nothing_is_left_out_where_a_transform_may_read_it(prepared):
         assert (data.narrowed(['feats']) is None) == whole
 
 
+def test_nothing_is_left_out_by_a_subclass_with_items_of_its_own(prepared):
+    class Upper(MultiModalDataset):
+        def prepare_data(self, idx):
+            item = super().prepare_data(idx)
+            item['inputs']['text'] = item['inputs']['text'].upper()
+            return item
+
+    own = Upper(prepared, 'train', LOADERS)
+    assert own.narrowed(['feats', 'text']) is None
+    assert MultiModalDataset(prepared, 'train', LOADERS).narrowed(['feats', 'text']) is not None
+
+
 def test_modalities_left_out_are_not_read_and_their_transforms_dropped(prepared):
     item = build(prepared, pipeline=LOADERS, modalities=['text'])[0]
     assert list(item['inputs']) == ['text']

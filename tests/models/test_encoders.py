@@ -771,6 +771,26 @@ def test_cached_dataset_reads_only_what_is_not_cached() -> None:
     assert cached[3]['data_samples'].missing == ('text',)
 
 
+def test_cached_dataset_does_not_go_around_a_wrapper() -> None:
+    class Doubled:
+        """Hands every attribute through, as wrappers do."""
+
+        def __init__(self, dataset: Any) -> None:
+            self.dataset = dataset
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.dataset, name)
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            item = Rows()[index]
+            item['inputs']['image'] = 2 * item['inputs']['image']
+            return item
+
+    stores = compute_features(encode, batches(Rows(), 2), dict(text='t'))
+    cached = CachedFeatureDataset(Doubled(NarrowRows()), stores, modalities=('image', 'text'))
+    assert torch.equal(cached[3]['inputs']['image'], torch.full((2,), 6.0))
+
+
 def test_cached_dataset_is_otherwise_the_dataset() -> None:
     stores = compute_features(encode, batches(Rows(), 2), dict(text='t', image='i'))
     rows = Rows()

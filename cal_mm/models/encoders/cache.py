@@ -371,9 +371,10 @@ class CachedFeatureDataset:
 
 def _without(dataset: Any, stores: Mapping[str, FeatureStore], modalities: Sequence[str]) -> Any:
     """``dataset`` with the modalities that have no store, where it can leave some out."""
-    narrowed = getattr(dataset, 'narrowed', None)
-    rest = [m for m in modalities if m not in stores]
-    return dataset if narrowed is None else narrowed(rest) or dataset
+    # of the class: a wrapper that hands attributes through would be left out with what it does
+    if not hasattr(type(dataset), 'narrowed'):
+        return dataset
+    return dataset.narrowed([m for m in modalities if m not in stores]) or dataset
 
 
 class DrawnFeatureDataset(CachedFeatureDataset):
