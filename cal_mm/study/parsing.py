@@ -122,7 +122,7 @@ def parse_study(raw: Mapping[str, Any], path: str) -> Study:
         lrs=tuple(float(v) for v in lrs),
         seeds=seeds,
         tuning_seeds=read.integers('tuning_seeds', top.get('tuning_seeds') or [seeds[0]]),
-        finalists=read.integer('finalists', top['finalists'], 2) if 'finalists' in top else 0,
+        finalists=read.integer('finalists', top['finalists'], 2) if top.get('finalists') else 0,
         reference=top.get('reference'),
         statistics={
             **STATISTICS,
