@@ -17,8 +17,10 @@ beside it (``tools/study.py`` writes those with every report). Templates call
   accurate method that is neither the reference nor one of ``but``,
 - ``has(page, dataset, training, method, column='clean')``: was it run?
 
-``page`` is the CSV file's name without its ending. The mark is `` \\*`` where the study's reference
-is significantly better than the method (p < .05 after Holm), `` †`` where it is worse.
+``page`` is the CSV file's name without its ending; or, as ``'main*'``, a pattern for several, of
+which exactly one has the dataset under that training condition. The mark is `` \\*`` where the
+study's reference is significantly better than the method (p < .05 after Holm), `` †`` where it is
+worse.
 """
 
 import argparse
@@ -154,17 +156,36 @@ class Results:
         return text
 
     def _panel(self, page: str, dataset: str, training: str, column: str) -> dict[str, Row]:
+        wanted = (dataset, training, column)
+        rows = self._rows(self._page(page, dataset, training))
+        return {
+            r['method']: r for r in rows if (r['dataset'], r['training'], r['column']) == wanted
+        }
+
+    def _page(self, page: str, dataset: str, training: str) -> str:
+        if '*' not in page:
+            return page
+        names = sorted(path.stem for path in self.folder.glob(f'{page}.csv'))
+        found = [
+            name
+            for name in names
+            if any((r['dataset'], r['training']) == (dataset, training) for r in self._rows(name))
+        ]
+        if len(found) != 1:
+            raise ValueError(
+                f'{dataset}@{training} must be in exactly one of {", ".join(names) or page}; it is '
+                f'in {", ".join(found) or "none"}'
+            )
+        return found[0]
+
+    def _rows(self, page: str) -> list[Row]:
         if page not in self._files:
             path = self.folder / f'{page}.csv'
             if not path.is_file():
                 raise ValueError(f'there is no {path}')
             with path.open(encoding='utf-8', newline='') as file:
                 self._files[page] = list(csv.DictReader(file))
-        wanted = (dataset, training, column)
-        rows = self._files[page]
-        return {
-            r['method']: r for r in rows if (r['dataset'], r['training'], r['column']) == wanted
-        }
+        return self._files[page]
 
     def _row(self, page: str, dataset: str, training: str, method: str, column: str) -> Row:
         panel = self._panel(page, dataset, training, column)

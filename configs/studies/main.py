@@ -224,5 +224,4 @@ tuning_seeds = [0, 1]
 finalists = 2
 reference = 'cal'
 notes = """Parts of the study that have been run, by `--only`. Only the learning rate is tuned. CAL is the shipped preset, its `pool` gate included, and its validation accuracy
-is measured with that gate, which is fitted on the same validation split ([this is not what makes a validation accuracy too good](../study/hypotheses.md#how-a-rate-is-chosen)). MOSI's validation split has 90 samples.
-Rows of one panel come from several sessions and versions of the code, which give the same results but not the same times: costs compare roughly."""
+is measured with that gate, which is fitted on the same validation split ([this is not what makes a validation accuracy too good](../study/hypotheses.md#how-a-rate-is-chosen)). MOSI's validation split has 90 samples."""

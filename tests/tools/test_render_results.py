@@ -48,9 +48,22 @@ def test_numbers_marks_and_names(results):
     assert results.rendered(got) == got
 
 
+def test_a_pattern_finds_the_page_with_the_panel(results):
+    (results.folder / 'page_more.csv').write_text(HEAD + ROWS.replace('d,clean', 'd,noise'))
+    template = "{{ acc('page*', 'd', 'clean', 'cal') }} {{ best('page*', 'd', 'noise') }}"
+    assert '80.0 late 82.1 †' in page(results, template)
+
+
+def test_a_panel_stands_on_one_page_only(results):
+    (results.folder / 'page_more.csv').write_text(HEAD + ROWS)
+    with pytest.raises(ValueError, match=r'd@clean must be in exactly one of page, page_more'):
+        page(results, "{{ acc('page*', 'd', 'clean', 'cal') }}")
+
+
 @pytest.mark.parametrize(
     ('template', 'message'),
     [
+        ("{{ acc('pa*', 'e', 'clean', 'cal') }}", 'e@clean must be in .* it is in none'),
         ("{{ acc('page', 'd', 'clean', 'agm') }}", r"no 'agm'; there is cal, concat, single:a"),
         ("{{ acc('page', 'e', 'clean', 'cal') }}", "nothing for e@clean, column 'clean'"),
         ("{{ acc('pag', 'd', 'clean', 'cal') }}", r'there is no .*pag\.csv'),
