@@ -132,14 +132,12 @@ class MultiModalDataset(BaseDataset):
         built = []
         for step in pipeline:
             transform: Any = TRANSFORMS.build(step) if isinstance(step, dict) else step
-            names = getattr(transform, 'modalities', None)
-            if names and isinstance(names, list | tuple):
-                where = f'{type(transform).__name__} in the pipeline of {self.rows.folder}'
-                for name in names:
-                    choose(name, self.manifest['modalities'], 'modality', where)
-                transform = _restricted(transform, self.modalities)
-                if transform is None:
-                    continue
+            where = f'{type(transform).__name__} in the pipeline of {self.rows.folder}'
+            for name in _named(transform):
+                choose(name, self.manifest['modalities'], 'modality', where)
+            transform = _restricted(transform, self.modalities)
+            if transform is None:
+                continue
             if hasattr(transform, 'with_facts'):
                 transform = transform.with_facts(copy.deepcopy(self._facts))
             if hasattr(transform, 'update_facts'):
@@ -302,15 +300,19 @@ class MultiModalDataset(BaseDataset):
         return super()._get_serialized_subset(positions(indices, len(self)))
 
 
+def _named(transform: Any) -> tuple[str, ...]:
+    """The modalities that ``transform`` names; none where it is for all or does not say."""
+    names = getattr(transform, 'modalities', None)
+    return tuple(names) if isinstance(names, list | tuple) else ()
+
+
 def _restricted(transform: Any, modalities: Sequence[str]) -> Any:
     """``transform`` for those of its modalities only; None when there are none."""
-    names = getattr(transform, 'modalities', None)
-    if not names or not isinstance(names, list | tuple):
-        return transform
+    names = _named(transform)
     kept = tuple(name for name in names if name in modalities)
-    if not kept:
+    if names and not kept:
         return None
-    if kept != tuple(names):
+    if kept != names:
         transform = copy.copy(transform)
         transform.modalities = kept
     return transform

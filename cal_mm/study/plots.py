@@ -41,16 +41,16 @@ def curves_of(plan: Plan, panels: Sequence[Panel]) -> list[Curve]:
     only ``label_noise`` and the plain one the second.
     """
     found = []
-    shown = {panel.dataset for panel in panels}
     for spec in plan.study.datasets.values():
-        if spec.name not in shown:  # left out by --only: it need not be prepared
+        mine = [panel for panel in panels if panel.dataset == spec.name]
+        if not mine:  # left out by --only: it need not be prepared
             continue
         size = plan.builder.manifest(spec)['splits']['train']['num_samples']
         for kind in ('samples', 'label noise'):
             points: dict[float, Panel] = {}
-            for panel in panels:
+            for panel in mine:
                 condition = plan.study.training[panel.training]
-                if panel.dataset != spec.name or condition.transforms or condition.options:
+                if condition.transforms or condition.options:
                     continue
                 n, share = condition.num_samples, condition.label_noise
                 if kind == 'samples' and not share:

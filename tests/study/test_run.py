@@ -15,7 +15,6 @@ from cli_runner import ROOT, call
 from cal_mm.study.records import Ledger
 
 SMOKE = ROOT / 'configs/studies/smoke.py'
-BASE = ['models/synthetic_mlp.py', 'datasets/synthetic.py', 'schedules/sgd_3e.py']
 
 
 def run(data, work, *extra, options=(), expect=0):
@@ -244,7 +243,7 @@ def test_datasets_left_out_need_not_be_prepared(data, finished, tmp_path):
     study = tmp_path / 'two.py'
     study.write_text(
         f"_base_ = ['{SMOKE}']\ndatasets = dict(absent=dict(data_root='no/where', prepare='none', "
-        f'base={BASE!r}))\n'
+        'base=_base_.datasets.synthetic.base))\n'
     )
     report = tmp_path / 'report.md'
     code, out, err = call(
