@@ -11,14 +11,14 @@
   plain list in jsonl), or the path of a .npy file with one row of numbers.
 
 An empty cell (null in jsonl) is a missing modality. Splits are train, val and test (dev, valid and
-validation count as val). Without a val split, a tenth of train is drawn for it.
+validation count as val); a table without a column split is all train, for data_prep.folds. Without
+a val split, a tenth of train is drawn for it, of whole groups if there are any.
 """
 
 import argparse
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ import numpy as np
 
 from cal_mm.seeding import sample_key
 from data_prep.common import DatasetSpec, WriteReport, make_parser, run_cli, write_dataset
+from data_prep.common.grouped import grouped_choice
 from data_prep.common.splits import stratified_choice
-from data_prep.folder_parts import FileRef, Item, Source, Table, convert, parse_source, read_table
+from data_prep.folder_parts import Item, Row, Source, Table, convert, parse_source, read_table
 
 __all__ = ['make_folder']
 
@@ -51,7 +52,7 @@ def make_folder(
     modalities: Sequence[str],
     *,
     label: str = 'label',
-    split: str = 'split',
+    split: str | None = None,
     sample_id: str | None = None,
     group: str | None = None,
     classes: Sequence[str] | None = None,
@@ -68,9 +69,10 @@ def make_folder(
         out: folder of the dataset.
         modalities: entries ``NAME=KIND:COLUMN[,COLUMN...]``.
         label: column of the label; its texts are the class names.
-        split: column of the split.
+        split: column of the split. None: ``'split'`` if there is one, else every row is train.
         sample_id: column of the id; by default ``row-N`` with the line number.
-        group: column of the group (actor, scene), kept for grouped folds.
+        group: column of the group (actor, scene), kept for grouped folds; a validation split that
+            is drawn here takes whole groups.
         classes: class names in their order; by default the labels that occur, sorted (as numbers
             when all of them are).
         name: of the dataset; by default the table's name.
@@ -87,21 +89,29 @@ def make_folder(
     path = Path(table)
     sources = _sources(modalities)
     data = read_table(path)
-    used = [label, split, *(c for c in (sample_id, group) if c)]
+    if split is None and 'split' in data.columns:
+        split = 'split'
+    if split is None:
+        print(
+            f"note: {path} has no column 'split' and --split names no other: every row counts as "
+            'train; data_prep.folds makes folds with test parts of it',
+            file=sys.stderr,
+        )
+    used = [label, *(c for c in (split, sample_id, group) if c)]
     data.require([*used, *(c for s in sources.values() for c in s.columns)])
     names = _class_names(data, label, classes)
     items = _items(data, sources, names, label, split, sample_id, group)
     drawn = 'val' not in items
     if drawn:
         _draw_val(items, seed)
-    facts = {m: s.facts(data) for m, s in sources.items()}
-    items = {s: [_with_rate(item, facts) for item in part] for s, part in items.items()}
+    elif group:
+        _report_straddling(path, group, items)
     spec = DatasetSpec(
         name=name or path.stem,
-        version='1',
+        version='2',
         protocol='splits of the table' + (', val drawn from train' if drawn else ''),
         classes=names,
-        modalities=facts,
+        modalities=_facts(sources, items),
         settings=dict(
             modalities=sorted(modalities),
             columns=[label, split, sample_id, group],
@@ -148,19 +158,14 @@ def _items(
     sources: Mapping[str, Source],
     names: Sequence[str],
     label: str,
-    split: str,
+    split: str | None,
     sample_id: str | None,
     group: str | None,
 ) -> dict[str, list[Item]]:
     items: dict[str, list[Item]] = {}
     seen: dict[str, int] = {}
     for row in data.rows:
-        part = SPLITS.get(data.text(row, split).lower())
-        if part is None:
-            raise ValueError(
-                f'{data.at(row, split)}: unknown split {data.text(row, split)!r}, expected one of '
-                f'{", ".join(SPLITS)}'
-            )
+        part = 'train' if split is None else _split_of(data, row, split)
         found = data.text(row, label)
         if found not in names:
             raise ValueError(
@@ -180,26 +185,64 @@ def _items(
     return items
 
 
-def _with_rate(item: Item, facts: Mapping[str, Any]) -> Item:
-    """Tell every waveform which sample rate it must have."""
-    values = {
-        m: replace(v, rate=facts[m].get('sample_rate'))
-        if isinstance(v, FileRef) and v.kind == 'waveform'
-        else v
-        for m, v in item.values.items()
+def _split_of(data: Table, row: Row, column: str) -> str:
+    found = SPLITS.get(data.text(row, column).lower())
+    if found is None:
+        raise ValueError(
+            f'{data.at(row, column)}: unknown split {data.text(row, column)!r}, expected one of '
+            f'{", ".join(SPLITS)}'
+        )
+    return found
+
+
+def _facts(
+    sources: Mapping[str, Source], items: Mapping[str, Sequence[Item]]
+) -> dict[str, dict[str, Any]]:
+    every = [item for part in items.values() for item in part]
+    facts = {
+        m: s.facts([i.values[m] for i in every], [i.values[m] for i in items['train']])
+        for m, s in sources.items()
     }
-    return replace(item, values=values)
+    for name, found in facts.items():
+        if 'sample_rates' in found:
+            rates = ', '.join(map(str, found['sample_rates']))
+            print(
+                f'note: the files of {name} have sample rates of {rates} Hz; load them with '
+                'LoadAudio(sample_rate=...), which resamples each',
+                file=sys.stderr,
+            )
+    return facts
+
+
+def _report_straddling(path: Path, column: str, items: Mapping[str, Sequence[Item]]) -> None:
+    """Say which groups lie in several splits of the table."""
+    where: dict[str, list[str]] = {}
+    for part, found in items.items():
+        for group in {item.group for item in found} - {''}:
+            where.setdefault(group, []).append(part)
+    shared = {g: parts for g, parts in sorted(where.items()) if len(parts) > 1}
+    if shared:
+        group, parts = next(iter(shared.items()))
+        print(
+            f'note: {len(shared)} of the {len(where)} groups of {path} (column {column!r}) lie in '
+            f'several splits, such as {group!r} in {" and ".join(parts)}: what is measured on one '
+            'of them is not independent of the other',
+            file=sys.stderr,
+        )
 
 
 def _draw_val(items: dict[str, list[Item]], seed: int) -> None:
-    """Move a tenth of train to val, every class in proportion."""
+    """Move a tenth of train to val, every class in proportion and groups as wholes."""
     train = items['train']
     labels = np.array([item.label for item in train], dtype=np.int64)
     if len(train) < 2:
         raise ValueError('there is no val split, and train has too few samples to draw one from')
-    count = max(1, round(0.1 * len(train)))
     rng = np.random.default_rng(sample_key(seed, 'folder', 'val'))
-    chosen = set(stratified_choice(labels, count, rng).tolist())
+    if any(item.group for item in train):
+        groups = [(item.group, '' if item.group else item.sample_id) for item in train]
+        chosen = set(grouped_choice(labels.tolist(), groups, 0.1, rng))
+    else:
+        chosen = set(stratified_choice(labels, max(1, round(0.1 * len(train))), rng).tolist())
     items['val'] = [item for i, item in enumerate(train) if i in chosen]
     items['train'] = [item for i, item in enumerate(train) if i not in chosen]
 
@@ -235,9 +278,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help='see above; may be given several times',
     )
     parser.add_argument('--label', default='label', metavar='COLUMN')
-    parser.add_argument('--split', default='split', metavar='COLUMN')
+    parser.add_argument(
+        '--split', metavar='COLUMN', help='default: split if there is one, else all is train'
+    )
     parser.add_argument('--id', metavar='COLUMN', help='default: the line number')
-    parser.add_argument('--group', metavar='COLUMN', help='actor, scene, ... (default: none)')
+    parser.add_argument(
+        '--group',
+        metavar='COLUMN',
+        help='actor, scene, ... that no two parts may share (default: none)',
+    )
     parser.add_argument('--classes', metavar='A,B,...', help='default: the labels found, sorted')
     parser.add_argument('--name', help="of the dataset (default: the table's name)")
     return run_cli(_prepare, parser, argv)

@@ -4,15 +4,17 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cal_mm.encoded import require_complete
 from data_prep.common import BadSampleError, Sample
 from data_prep.common.media import check_image, decoding, encode_wav, read_file
+from data_prep.common.png import encode_png
 from data_prep.common.texts import decode_text
 
 __all__ = ['Item', 'Row', 'Source', 'Table', 'convert', 'parse_source', 'read_table']
@@ -72,14 +74,12 @@ class FileRef:
         path: of the file.
         where: row and column, for an error.
         stamp: size and time of change, so that a resumed run sees a changed file.
-        rate: sample rate that is expected of a waveform, Hz.
     """
 
     kind: str
     path: str
     where: str
     stamp: tuple[int, int]
-    rate: int | None = None
 
 
 #: what a row says of a modality before any file is read
@@ -103,23 +103,26 @@ class Source:
     kind: str
     columns: tuple[str, ...]
 
-    def facts(self, data: Table) -> dict[str, Any]:
-        """The modality's entry in the manifest."""
+    def facts(self, values: Sequence[Value], train: Sequence[Value]) -> dict[str, Any]:
+        """The modality's entry in the manifest.
+
+        Args:
+            values: of all samples.
+            train: of those of the training split, which mean and std of features come from.
+        """
         kind = 'text' if self.kind == 'textfile' else self.kind
         facts: dict[str, Any] = dict(kind=kind, columns=list(self.columns))
         if self.kind == 'waveform':
-            facts['sample_rate'] = self._first(data, _rate_of)
+            rates = sorted({rate for v in values if (rate := _rate_of(v)) is not None})
+            if len(rates) > 1:
+                facts['sample_rates'] = rates
+            elif rates:
+                facts['sample_rate'] = rates[0]
         if self.kind == 'features':
-            facts['shape'] = self._first(data, _shape_of)
-        return {key: value for key, value in facts.items() if value is not None}
-
-    def _first(self, data: Table, measure: Callable[[Value], Any]) -> Any:
-        """``measure`` of the first value that has one; the others must have the same."""
-        for row in data.rows:
-            value = self.read(data, row)
-            if value is not None and (found := measure(value)) is not None:
-                return found
-        return None
+            shape = next((s for v in values if (s := _shape_of(v)) is not None), None)
+            if shape is not None:
+                facts.update(shape=shape, **_statistics(train, shape))
+        return facts
 
     def read(self, data: Table, row: Row) -> Value:
         """The value of a row, files not read yet.
@@ -167,14 +170,46 @@ def _rate_of(value: Value) -> int | None:
 
 
 def _shape_of(value: Value) -> list[int] | None:
-    if isinstance(value, tuple):
-        return [len(value)]
+    """``[D]``; None for a missing value or a file that cannot be read, which is reported later."""
+    array = _features_of(value, mmap_mode='r')
+    return None if array is None else list(array.shape)
+
+
+def _features_of(value: Value, **options: Any) -> np.ndarray | None:
     try:
-        return (
-            list(np.load(value.path, mmap_mode='r').shape) if isinstance(value, FileRef) else None
-        )
+        if isinstance(value, FileRef):
+            return _one_row(np.load(value.path, allow_pickle=False, **options))
+        return None if value is None else np.asarray(value)
     except (ValueError, OSError, EOFError):
         return None
+
+
+def _one_row(array: np.ndarray) -> np.ndarray:
+    """[1, D], which is one row of numbers as well, as [D]."""
+    return array[0] if array.ndim == 2 and len(array) == 1 else array
+
+
+def _statistics(train: Sequence[Value], shape: Sequence[int]) -> dict[str, list[float]]:
+    """Mean and standard deviation (population) of the values that can be used.
+
+    They are the unit of noise on features, and what the front end standardises by.
+    """
+    count, total, squares = 0, np.zeros(shape), np.zeros(shape)
+    origin: np.ndarray | None = None
+    for value in train:
+        array = _features_of(value)
+        if array is None or list(array.shape) != list(shape):
+            continue
+        wide = array.astype(np.float64)
+        if not np.isfinite(wide).all():
+            continue
+        origin = wide if origin is None else origin  # sums of large numbers would lose digits
+        count, total, squares = count + 1, total + wide - origin, squares + (wide - origin) ** 2
+    if origin is None:
+        return {}
+    mean, std = total / count, np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
+    rounded = {'mean': mean + origin, 'std': std}
+    return {name: [float(f'{v:.9g}') for v in values] for name, values in rounded.items()}
 
 
 def parse_source(entry: str) -> tuple[str, Source]:
@@ -320,37 +355,55 @@ def _read(sample_id: str, ref: FileRef) -> Any:
         return decode_text(data).text.strip('\r\n')
     if ref.kind == 'features':
         with decoding(sample_id, what):
-            return np.load(io.BytesIO(data), allow_pickle=False)
+            return _one_row(np.load(io.BytesIO(data), allow_pickle=False))
     if ref.kind == 'waveform':
-        return _wave_file(sample_id, data, what, ref.rate)
+        return _wave_file(sample_id, data, what)
     check_image(sample_id, data, what)
-    return _png_or_jpeg(data)
+    with decoding(sample_id, what):
+        return _png_or_jpeg(data, depth=ref.kind == 'depth')
 
 
-def _png_or_jpeg(data: bytes) -> bytes:
-    """``data`` as it is when it is PNG or JPEG, other formats as PNG."""
+def _png_or_jpeg(data: bytes, depth: bool) -> bytes:
+    """``data`` as it is when it is PNG or JPEG, other formats as PNG; 16 bits stay 16 bits.
+
+    Raises:
+        ValueError: the pixels are floats, or do not fit into 16 bits, or depth has colours.
+    """
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
+        if depth and len(image.getbands()) > 1:
+            raise ValueError(
+                f'expected one channel of depth, got {"".join(image.getbands())}; depth rendered '
+                'as colours (HHA, jet) is of the kind image'
+            )
         if image.format in ('PNG', 'JPEG'):
             return data
+        if image.mode.startswith(('I', 'F')):
+            pixels = np.asarray(image)
+            if pixels.dtype.kind == 'f' or pixels.min() < 0 or pixels.max() > 65535:
+                raise ValueError(
+                    f'pixels of the type {pixels.dtype} from {pixels.min():g} to {pixels.max():g} '
+                    'have no certain meaning: save it with 8 or 16 bits (depth: 16-bit PNG, '
+                    'millimetres)'
+                )
+            return encode_png(pixels.astype(np.uint16))
+        if depth and image.mode == 'L':
+            return encode_png(np.asarray(image))
         sink = io.BytesIO()
         image.convert('RGB').save(sink, format='PNG')
     return sink.getvalue()
 
 
-def _wave_file(sample_id: str, data: bytes, what: str, expected: int | None) -> bytes:
+def _wave_file(sample_id: str, data: bytes, what: str) -> bytes:
     """``data`` as it is when it is a mono wav or flac, else averaged to mono, 16-bit wav."""
     import soundfile
 
-    with decoding(sample_id, what), soundfile.SoundFile(io.BytesIO(data)) as f:
-        form, channels, rate = f.format, f.channels, f.samplerate
-        samples = f.read(dtype='float64', always_2d=True)
-    if expected is not None and rate != expected:
-        raise BadSampleError(
-            sample_id,
-            f'{what}: {rate} Hz, expected {expected} Hz as in the first file: resample it',
-        )
+    with decoding(sample_id, what):
+        require_complete(data)
+        with soundfile.SoundFile(io.BytesIO(data)) as f:
+            form, channels, rate = f.format, f.channels, f.samplerate
+            samples = f.read(dtype='float64', always_2d=True)
     if samples.size == 0:
         raise BadSampleError(sample_id, f'{what}: no audio samples')
     if not np.isfinite(samples).all():

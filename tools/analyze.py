@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from cal_mm import cli, compat
 from cal_mm.config import ConfigError, load_config
+from cal_mm.config.components import takes
 from cal_mm.engine.collect import collect, plain_loader
 from cal_mm.evaluation import load_weights
 from cal_mm.evaluation.analysis import (
@@ -57,10 +58,28 @@ def _dataset(cfg: Any, split: str, pipeline_of: str) -> Any:
     loader, other = cfg.get(f'{split}_dataloader'), cfg.get(f'{pipeline_of}_dataloader')
     if loader is None or other is None:
         raise ConfigError(f'{cfg.filename}: there is no {split}_dataloader')
-    dataset = dict(loader['dataset'], test_mode=True)
-    if 'pipeline' in other['dataset']:
-        dataset['pipeline'] = other['dataset']['pipeline']
-    return DATASETS.build(dataset)
+    return DATASETS.build(_plain(loader['dataset'], _pipeline(other['dataset'])))
+
+
+def _plain(dataset: dict[str, Any], pipeline: Any) -> dict[str, Any]:
+    """The config without augmentation, also of datasets inside wrappers."""
+    found = dict(dataset)
+    if 'dataset' in found:
+        found['dataset'] = _plain(found['dataset'], pipeline)
+    if 'datasets' in found:
+        found['datasets'] = [_plain(d, pipeline) for d in found['datasets']]
+    known = takes(DATASETS.get(found['type'])) or ()
+    if 'test_mode' in known:
+        found['test_mode'] = True
+    if 'pipeline' in found and pipeline is not None:
+        found['pipeline'] = pipeline
+    return found
+
+
+def _pipeline(dataset: dict[str, Any]) -> Any:
+    """The first pipeline in a dataset's config, or None."""
+    inner = [d for d in (dataset.get('dataset'), *dataset.get('datasets', ())) if d]
+    return dataset.get('pipeline') or next((p for d in inner if (p := _pipeline(d))), None)
 
 
 def _batches(dataset: Any, size: int, limit: int | None = None) -> DataLoader:

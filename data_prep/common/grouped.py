@@ -1,7 +1,7 @@
 """Validation parts that keep groups (scenes, videos, actors) whole."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def _search(
     improved = True
     while improved:
         improved = False
-        for move in _moves(order, chosen):
+        for move in _moves(order, chosen, counts):
             trial_have, trial_kept = have.copy(), kept.copy()
             for group in move:
                 sign = -1 if group in chosen else 1
@@ -87,9 +87,25 @@ def _search(
     return chosen
 
 
-def _moves(order: list[Hashable], chosen: set[Hashable]) -> list[tuple[Hashable, ...]]:
-    """Single groups in or out first, then exchanges of one that is in for one that is out."""
-    single: list[tuple[Hashable, ...]] = [(g,) for g in order]
-    inside = [g for g in order if g in chosen]
-    outside = [g for g in order if g not in chosen]
+def _moves(
+    order: list[Hashable], chosen: set[Hashable], counts: Mapping[Hashable, Counter[int]]
+) -> list[tuple[Hashable, ...]]:
+    """Single groups in or out first, then exchanges of one that is in for one that is out.
+
+    Of groups with the same counts the first stands for all, whose moves cost the same.
+    """
+    inside = _distinct((g for g in order if g in chosen), counts)
+    outside = _distinct((g for g in order if g not in chosen), counts)
+    of_both = {*inside, *outside}
+    single: list[tuple[Hashable, ...]] = [(g,) for g in order if g in of_both]
     return single + [(a, b) for a in inside for b in outside]
+
+
+def _distinct(
+    groups: Iterable[Hashable], counts: Mapping[Hashable, Counter[int]]
+) -> list[Hashable]:
+    """The first group of each distribution over the classes."""
+    found: dict[frozenset[tuple[int, int]], Hashable] = {}
+    for group in groups:
+        found.setdefault(frozenset(counts[group].items()), group)
+    return list(found.values())

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cal_mm.encoded import require_complete
+
 from .errors import BadSampleError
 
 __all__ = [
@@ -65,6 +67,7 @@ def check_image(sample_id: str, data: bytes, what: str) -> tuple[int, int]:
 
     with decoding(sample_id, what), Image.open(io.BytesIO(data)) as image:
         image.load()
+        require_complete(data)
         return image.height, image.width
 
 
@@ -77,6 +80,7 @@ def check_waveform(sample_id: str, data: bytes, what: str) -> tuple[int, int]:
     import soundfile
 
     with decoding(sample_id, what):
+        require_complete(data)
         wave_data, rate = soundfile.read(io.BytesIO(data), dtype='float32')
     if wave_data.size == 0:
         raise BadSampleError(sample_id, f'{what}: no audio samples')

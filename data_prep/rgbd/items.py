@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cal_mm.encoded import require_complete
 from data_prep.common import BadSampleError, Sample
 from data_prep.common.media import check_image, decoding, read_file
 from data_prep.common.png import encode_png
@@ -172,8 +173,7 @@ def _pixels(sample_id: str, data: bytes, what: str) -> NDArray[Any]:
     from PIL import Image
 
     with decoding(sample_id, what), Image.open(io.BytesIO(data)) as image:
-        if image.format == 'PNG' and b'IEND' not in data:
-            raise OSError('the end of the file is missing')
+        require_complete(data)
         image.load()
         if image.mode in ('P', '1', 'CMYK', 'YCbCr', 'LA', 'PA'):
             return np.asarray(image.convert('L' if image.mode in ('1', 'LA') else 'RGB'))

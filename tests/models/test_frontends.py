@@ -341,11 +341,17 @@ def test_features():
     plain, mask = make('FeatureFrontEnd')(tensors(rows))
     np.testing.assert_array_equal(plain.numpy(), rows)
     assert mask is None
-    mean, std = [1.0, 2.0, 3.0], [2.0, 0.5, 0.0]
+    mean, std = [1.0, 2.0, 3.0], [2.0, 0.5, 0.01]
     x, _ = make('FeatureFrontEnd', mean=mean, std=std, std_floor=0.1)(tensors(rows))
     np.testing.assert_allclose(x.numpy(), (rows - mean) / [2.0, 0.5, 0.1], rtol=1e-5)
     with pytest.raises(FrontEndError, match='expected the 3 features of mean and std, got 2'):
         make('FeatureFrontEnd', mean=mean, std=std)([torch.zeros(2)])
+
+
+def test_a_feature_that_was_constant_in_training_says_nothing():
+    front = make('FeatureFrontEnd', mean=[0.0, 7.0, 1e-9, 5e5], std=[0.0, 1e-7, 1e-9, 1e-2])
+    x, _ = front([torch.tensor([1000.0, 7.5, 3e-9, 5e5])])
+    assert x[0].tolist() == [0, 0, pytest.approx(2), 0]
 
 
 def test_feature_statistics_travel_in_the_state_dict():

@@ -28,5 +28,15 @@ def test_every_part(tmp_path):
     assert set(found['gradients']) == {'a', 'b', 'c'}
     assert 'error signals of a, b' in text
     assert 'probe %' in text
+    wrapped = tmp_path / 'wrapped.py'
+    wrapped.write_text(
+        f'_base_ = [{str(ROOT / config)!r}]\n'
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2, "
+        'dataset=_base_.train_dataloader.dataset))\n'
+    )
+    roots[0] = f'train_dataloader.dataset.dataset.data_root={data}'
+    command[2] = str(wrapped)
+    text = run([*command, checkpoint, '--parts', 'probes', '--cfg-options', *roots])
+    assert 'probe %' in text
     text = run([*command, str(tmp_path / 'none.pth')], expect=1)
     assert 'there is no checkpoint' in text

@@ -8,14 +8,13 @@ import soundfile
 import torch
 from torchaudio.transforms import Resample
 
+from cal_mm.encoded import require_complete
 from cal_mm.registry import TRANSFORMS
 
 from .base import ModalityTransform, generator_of
 from .images import read_bytes
 
 __all__ = ['AudioRandomGain', 'AudioRandomTimeShift', 'LoadAudio', 'decode_audio', 'fit_length']
-
-_UNKNOWN_SIZE = 0x7FFF0000  # writers that do not know the length put 0 or a value near 2**31, 2**32
 
 
 def decode_audio(source: Any) -> tuple[np.ndarray, int]:
@@ -25,8 +24,8 @@ def decode_audio(source: Any) -> tuple[np.ndarray, int]:
         ValueError: empty, truncated, corrupt, without samples or with non-finite samples.
     """
     encoded = read_bytes(source)
-    _check_riff(encoded)
     try:
+        require_complete(encoded)
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
             expected, rate = file.frames, file.samplerate
             wave = file.read(dtype='float32', always_2d=True)
@@ -43,18 +42,6 @@ def decode_audio(source: Any) -> tuple[np.ndarray, int]:
         index = int(np.argwhere(~np.isfinite(wave))[0][0])
         raise ValueError(f'the audio has a non-finite sample at index {index}')
     return wave, int(rate)
-
-
-def _check_riff(encoded: bytes) -> None:
-    """libsndfile reads a cut wav without a word, so compare the size that its header declares."""
-    if encoded[:4] != b'RIFF' or len(encoded) < 8:
-        return
-    declared = int.from_bytes(encoded[4:8], 'little')
-    if 0 < declared < _UNKNOWN_SIZE and len(encoded) + 1 < declared + 8:
-        raise ValueError(
-            f'the wav is truncated: its header declares {declared + 8} bytes, it has '
-            f'{len(encoded)}; replace the raw file and prepare the dataset again'
-        )
 
 
 def fit_length(
@@ -147,10 +134,21 @@ class LoadAudio(ModalityTransform):
         self._resamplers: dict[int, Resample] = {}
 
     def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
-        """The rate after resampling."""
-        if self.sample_rate is not None:
-            for modality in self.modalities:
+        """The rate after resampling.
+
+        Raises:
+            ValueError: the files have several rates and ``sample_rate`` is None.
+        """
+        for modality in self.modalities:
+            rates = facts[modality].pop('sample_rates', None)
+            if self.sample_rate is not None:
                 facts[modality]['sample_rate'] = self.sample_rate
+            elif rates:
+                raise ValueError(
+                    f'LoadAudio: the files of {modality!r} have sample rates of '
+                    f'{", ".join(map(str, rates))} Hz: give sample_rate=..., to which each is '
+                    f'resampled'
+                )
 
     def apply(self, value: Any, modality: str, results: dict, *args: Any) -> torch.Tensor:
         """Decode ``value`` (bytes or a path)."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cal_mm.encoded import require_complete
 from cal_mm.registry import TRANSFORMS
 
 from .base import ModalityTransform, generator_of
@@ -49,8 +50,7 @@ def decode_image(source: Any) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(encoded))
         image.load()
-        if image.format == 'PNG' and b'IEND' not in encoded:  # PIL takes one that lost its end
-            raise OSError('the end of the file is missing')
+        require_complete(encoded)
     except Exception as e:  # PIL raises OSError, SyntaxError, struct.error, zlib.error, ...
         raise ValueError(
             f'cannot decode {len(encoded)} bytes as an image ({type(e).__name__}: {e}); the file '

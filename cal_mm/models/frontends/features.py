@@ -11,18 +11,23 @@ from .base import FrontEnd, FrontEndError, FrontEndOutput
 
 __all__ = ['FeatureFrontEnd']
 
+#: std / |mean| of a feature that counts as constant; float32 has 1.2e-7
+_CONSTANT = 1e-6
+
 
 @FRONTENDS.register_module()
 class FeatureFrontEnd(FrontEnd):
     """Features [D] (or [T, D], [C, F, T]) to float32 [B, ...], standardised over the last axis.
 
-    ``mean`` and ``std`` are part of the state dict, so a checkpoint carries them.
+    ``mean`` and ``std`` are part of the state dict, so a checkpoint carries them. A feature that is
+    constant in the training data (std <= 1e-6 |mean|) becomes 0 whatever its value: nothing was
+    learnt of it, and no divisor would be right for a value that was never seen.
 
     Args:
         mean: per feature; None leaves them as they are or waits for ``fit`` or a checkpoint.
-        std: the same, >= 0; small ones are raised to ``std_floor``.
+        std: the same, >= 0.
         standardize: (x - mean) / std. None: yes if ``mean`` and ``std`` are given.
-        std_floor: smallest divisor, so that constant features do not blow up.
+        std_floor: smallest divisor of the features that vary, >= 0.
     """
 
     kind = 'features'
@@ -34,13 +39,13 @@ class FeatureFrontEnd(FrontEnd):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         standardize: bool | None = None,
-        std_floor: float = 1e-6,
+        std_floor: float = 0.0,
     ) -> None:
         super().__init__()
         if (mean is None) != (std is None):
             raise ValueError('give both mean and std, or neither')
-        if not std_floor > 0:
-            raise ValueError(f'std_floor must be > 0, got {std_floor}')
+        if not std_floor >= 0:
+            raise ValueError(f'std_floor must be >= 0, got {std_floor}')
         self.standardize = mean is not None if standardize is None else standardize
         self.std_floor = std_floor
         self.register_buffer('mean', torch.empty(0))
@@ -83,7 +88,9 @@ class FeatureFrontEnd(FrontEnd):
             raise FrontEndError(
                 f'expected the {self.mean.shape[0]} features of mean and std, got {x.shape[-1]}'
             )
-        return (x - self.mean) / self.std.clamp(min=self.std_floor), None
+        varies = self.std > _CONSTANT * self.mean.abs()
+        divisor = torch.where(varies, self.std.clamp(min=self.std_floor), 1)
+        return torch.where(varies, (x - self.mean) / divisor, 0), None
 
     def empty(self, count: int) -> FrontEndOutput | None:
         """Zeros [count, D] if D is known."""
