@@ -322,10 +322,14 @@ class MultiModalNetwork(BaseModel):
         return fusion.unimodal_logits({modality: z})[modality]
 
     def _fuse_coalitions(
-        self, z: dict[str, Tensor], masks: Tensor, present: Tensor | None
+        self,
+        z: dict[str, Tensor],
+        masks: Tensor,
+        present: Tensor | None,
+        as_trained: bool = False,
     ) -> Tensor:
-        """Fused logits of coalitions with dropout and batch statistics off: [S, B, C]."""
-        return coalition_logits(self.fusion, self._weighed(z), masks, present)
+        """Fused logits of coalitions, without dropout unless ``as_trained``: [S, B, C]."""
+        return coalition_logits(self.fusion, self._weighed(z), masks, present, as_trained)
 
     @staticmethod
     def _labels(samples: list[MultiModalDataSample] | None, device: torch.device) -> Tensor | None:

@@ -39,7 +39,8 @@ class ForwardState:
         typicalities: a [B, M], once the contribution tracker has computed it.
         inputs, masks: the preprocessor's output {m: x}, {m: mask or None}.
         head: ``(modality, z) -> [B, C]``; the unimodal head, or None where the model has none.
-        fuse: ``(z, masks [S, M], present) -> [S, B, C]``; fused logits of coalitions.
+        fuse: ``(z, masks [S, M], present, as_trained=False) -> [S, B, C]``; fused logits of
+            coalitions, with the fusion's dropout if ``as_trained``.
     """
 
     modalities: tuple[str, ...]
@@ -50,7 +51,7 @@ class ForwardState:
     kl: dict[str, Tensor]
     logits: Tensor
     log_prior: Tensor
-    fuse: Callable[[dict[str, Tensor], Tensor, Tensor | None], Tensor]
+    fuse: Callable[..., Tensor]
     head: Callable[[str, Tensor], Tensor] | None = None
     labels: Tensor | None = None
     targets: Tensor | None = None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
 
-__all__ = ['KeepBestHook', 'StepTimeHook']
+__all__ = ['KeepBestHook', 'StepTimeHook', 'Stopwatch']
 
 
 @HOOKS.register_module()
@@ -100,6 +100,33 @@ class StepTimeHook(Hook):
             'step_seconds': float(torch.tensor(self.wall).median()),
             'step_cpu_seconds': float(torch.tensor(self.cpu).mean()),
         }
+
+
+class Stopwatch:
+    """Seconds spent in methods of objects.
+
+    Attributes:
+        wall: by the clock, all calls together.
+        cpu: of this process.
+    """
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    def watch(self, target: Any, method: str) -> None:
+        """Count the calls of ``target.method`` from now on."""
+        inner = getattr(target, method)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            start = _now()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                end = _now()
+                self.wall += end[0] - start[0]
+                self.cpu += end[1] - start[1]
+
+        setattr(target, method, counted)
 
 
 def _now() -> tuple[float, float]:

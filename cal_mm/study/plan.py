@@ -176,6 +176,8 @@ class Plan:
         if phase == 'test':
             parts['tests'] = asdict(spec.tests)
             parts['gates'] = list(row.method.gates)
+            if row.modality is not None:  # its config does not say what else the noise hits
+                parts['modalities'] = list(self.builder.modalities(spec))
         return Trial(cell, phase, lr, setting, seed, text_digest(json.dumps(parts, sort_keys=True)))
 
     def _part(self, key: tuple, compute: Any) -> str:

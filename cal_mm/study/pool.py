@@ -17,7 +17,7 @@ from .parsing import parse_study
 from .plan import Plan, Trial, trial_of
 from .records import Ledger, provenance
 
-__all__ = ['Setup', 'run_trials']
+__all__ = ['Setup', 'in_this_process', 'run_trials']
 
 _CONTEXT = get_context('spawn')
 _PR_SET_PDEATHSIG = 1
@@ -169,6 +169,20 @@ class _Worker:
 
 
 @contextlib.contextmanager
+def in_this_process(device: str, threads: int) -> Iterator[None]:
+    """Compute here as a worker would. A GPU that this process has used before stays visible."""
+    import torch
+
+    before = torch.get_num_threads()
+    with _environment(device, threads):
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def _environment(device: str, threads: int) -> Iterator[None]:
     new = {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads)}
     new['TOKENIZERS_PARALLELISM'] = 'false'
@@ -204,9 +218,10 @@ def run_trials(
     if not trials:
         return
     if workers == 0:
-        executor = _Executor(setup)
-        for trial in trials:
-            report(trial, executor.run(trial))
+        with in_this_process(devices[0], setup.threads):
+            executor = _Executor(setup)
+            for trial in trials:
+                report(trial, executor.run(trial))
         return
     pool = [_Worker(i, setup, devices[i % len(devices)]) for i in range(min(workers, len(trials)))]
     try:

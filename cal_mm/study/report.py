@@ -13,6 +13,7 @@ from cal_mm.evaluation.results import sha256_of
 from cal_mm.files import write_atomically
 
 from .outcomes import Panel, load_panels
+from .plan import Cell
 from .plots import curves_of, plot_curves, plot_ranking
 from .ranks import Ranking, rank_methods
 from .run import Session
@@ -47,16 +48,20 @@ def write_report(session: Session, out: str | None = None) -> str:
     if path.suffix != '.md':
         raise StudyError(f'--out {path}: expected a file that ends in .md')
     plan, study = session.plan, session.study
-    written = session.ledger.choices()
+    written, rows = session.ledger.choices(), session.ledger.rows()
     choices = {
         cell: choice
         for cell in plan.selections()
-        if (choice := current_choice(plan, cell, written)) is not None
+        if (choice := current_choice(plan, cell, written, rows)) is not None
     }
-    panels = [with_mean(p) for p in load_panels(plan, session.ledger, choices)]
+    panels = [
+        with_mean(p, study.datasets[p.dataset].tests.protocols)
+        for p in load_panels(plan, session.ledger, choices)
+    ]
     if not panels:
         raise StudyError(f'{session.ledger.folder}: nothing was tested yet; run --phase test first')
-    parts = [f'# {study.title}', _about(session, panels, path, out), study.notes]
+    about = _about(session, panels, choices, path, out)
+    parts = [f'# {study.title}', about, study.notes]
     latex, records = [], []
     for panel in panels:
         mine = {
@@ -107,7 +112,13 @@ def _rendered(table: Table) -> str:
 # ---- where it comes from -------------------------------------------------------------------------
 
 
-def _about(session: Session, panels: Sequence[Panel], path: Path, out: str | None) -> str:
+def _about(
+    session: Session,
+    panels: Sequence[Panel],
+    choices: Mapping[Cell, Mapping[str, Any]],
+    path: Path,
+    out: str | None,
+) -> str:
     study, plan = session.study, session.plan
     rows = [t for p in panels for ts in p.trials.values() for t in ts]
     unique = {r['digest']: r for r in rows}
@@ -160,11 +171,19 @@ def _about(session: Session, panels: Sequence[Panel], path: Path, out: str | Non
     left = [f'{d}/{m} ({why})' for d, m, why in plan.left_out]
     if left:
         lines.append(f'- left out: {", ".join(left)}')
-    edges = sorted(set(_edges(session)))
+    edges = sorted({cell.label for cell, choice in choices.items() if choice['on_edge']})
     if edges:
         lines.append(
             f'- chosen at the edge of the rates, a wider grid might be better: {", ".join(edges)}'
         )
+    failed = [
+        f'{cell.label}: lr {c["lr"]:g}, setting {c["setting"]}'
+        for cell, choice in choices.items()
+        for c in choice['candidates']
+        if c['failed']
+    ]
+    if failed:
+        lines.append(f'- candidates that failed and took no part: {"; ".join(failed)}')
     return '\n'.join(lines)
 
 
@@ -172,16 +191,6 @@ def _study_digest(study: Study) -> str:
     """Of what the study asks for; its words do not count."""
     asked = {k: v for k, v in study.raw.items() if k not in ('title', 'notes', 'work_dir')}
     return config_digest(asked)
-
-
-def _edges(session: Session) -> list[str]:
-    written = session.ledger.choices()
-    found = []
-    for cell in session.plan.selections():
-        choice = current_choice(session.plan, cell, written)
-        if choice is not None and choice['on_edge']:
-            found.append(cell.label)
-    return found
 
 
 def _reproduced(session: Session, tests: Mapping[str, Mapping[str, Any]]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """A study from its file to its ledger: select, choose, test."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from .build import ConfigBuilder
 from .estimate import Estimate
 from .parsing import TOP_KEYS, parse_study
 from .plan import Trial, make_plan
-from .pool import Setup, run_trials
+from .pool import Setup, in_this_process, run_trials
 from .progress import Progress, duration
 from .records import Ledger, code_digest
 from .selection import (
@@ -100,6 +100,7 @@ class Session:
 
     def __init__(self, study: Study, options: Options) -> None:
         self.study, self.options = study, options
+        self.code = code_digest() if options.current_code else None
         self.ledger = Ledger(study.work_dir)
         builder = ConfigBuilder(study, self.ledger.folder / 'tmp')
         self.plan = make_plan(study, builder, options.only)
@@ -124,9 +125,8 @@ class Session:
     def rows(self) -> dict[str, dict[str, Any]]:
         """Trials that count, by digest."""
         rows = self.ledger.rows()
-        if self.options.current_code:
-            code = code_digest()
-            rows = {d: r for d, r in rows.items() if r.get('code_sha256') == code}
+        if self.code is not None:
+            rows = {d: r for d, r in rows.items() if r.get('code_sha256') == self.code}
         return rows
 
     def tuning(self) -> list[Trial]:
@@ -162,19 +162,27 @@ class Session:
         return found, waiting
 
     def _choices_so_far(self) -> tuple[dict[Any, dict[str, Any]], int]:
-        written, rows = self.ledger.choices(), self.ledger.rows()
+        written, rows = self.ledger.choices(), self.rows()
         found = {}
         for cell in self.plan.selections():
-            choice = current_choice(self.plan, cell, written) or choose(self.plan, cell, rows)
+            choice = current_choice(self.plan, cell, written, rows, self.code)
+            choice = choice or choose(self.plan, cell, rows)
             if choice is not None:
                 found[cell] = choice
         return found, len(self.plan.selections()) - len(found)
 
     def missing(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that are not finished."""
+        """Those that are not finished, or left no checkpoint where one is wanted."""
         rows = self.rows()
-        found = {t.digest: outcome(self.plan, t, rows) for t in trials}
-        return [t for t in trials if (found[t.digest] or {}).get('status') != 'done']
+        found = {t.digest: outcome(self.plan, t, rows) or {} for t in trials}
+        return [t for t in trials if not self._finished(t, found[t.digest])]
+
+    def _finished(self, trial: Trial, row: Mapping[str, Any]) -> bool:
+        if row.get('status') != 'done':
+            return False
+        if trial.phase != 'test' or not self.options.keep_checkpoints:
+            return True
+        return 'checkpoint' in row and (self.ledger.folder / row['checkpoint']).is_file()
 
     # ---- phases ----------------------------------------------------------------------------
 
@@ -230,10 +238,11 @@ class Session:
 
         compat.setup()
         known, found = Estimate(self.rows()), {}
-        for trial in trials:
-            name = trial.cell.dataset
-            if name not in found and not known.known(name):
-                found[name] = probe(self.plan, trial, self.ledger.folder, self.features)
+        with in_this_process(self.options.devices[0], self.options.threads):
+            for trial in trials:
+                name = trial.cell.dataset
+                if name not in found and not known.known(name):
+                    found[name] = probe(self.plan, trial, self.ledger.folder, self.features)
         return found
 
     def run(self, phases: Sequence[str]) -> int:
@@ -244,7 +253,7 @@ class Session:
                 failed += self._run('select', self.missing(self.tuning()))
                 if self.study.finalists:
                     failed += self._run('second round', self.missing(self.second_round()[0]))
-            choices, undecided = make_choices(self.plan, self.ledger)
+            choices, undecided = make_choices(self.plan, self.ledger, self.rows(), self.code)
             if 'select' in phases:
                 if choices:
                     self.options.say(choices_table(self.plan, choices).markdown())

@@ -65,7 +65,7 @@ def choose(plan: Plan, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> dic
         if second is None:
             return None
         for key, more in second.items():
-            for name in ('seeds', 'val', 'nll', 'epochs', 'trials', 'failed'):
+            for name in ('seeds', 'val', 'nll', 'epochs', 'trials', 'codes', 'failed'):
                 candidates[key][name] += more[name]
     order = _best(candidates[key] for key in taking_part)
     if not order:
@@ -103,6 +103,7 @@ def _candidates(
                 'nll': [],
                 'epochs': [],
                 'trials': [],
+                'codes': [],
                 'failed': 0,
             },
         )
@@ -111,6 +112,7 @@ def _candidates(
         one['nll'].append(_value(row, 'nll'))
         one['epochs'].append(_value(row, 'epoch'))
         one['trials'].append(trial.digest)
+        one['codes'].append(row.get('code_sha256'))
         one['failed'] += row['status'] != 'done'
     return found
 
@@ -154,11 +156,26 @@ def _spread(values: list[float]) -> str:
     return text if len(values) < 2 else f'{text} ± {statistics.stdev(values):.1f}'
 
 
-def current_choice(plan: Plan, cell: Cell, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The written choice of a cell, if it was made from the trials that the study asks for now."""
+def current_choice(
+    plan: Plan,
+    cell: Cell,
+    choices: list[dict[str, Any]],
+    rows: Mapping[str, Mapping[str, Any]],
+    code: str | None = None,
+) -> dict[str, Any] | None:
+    """The written choice of a cell, if it was made from the trials that the study asks for now.
+
+    One that had to leave out a candidate does not stand once that one's trials have succeeded; with
+    ``code`` only one whose trials all ran with that code (``code_sha256``) does.
+    """
     for choice in reversed(choices):
         if all(choice[k] == v for k, v in asdict(cell).items()):
-            if choice.get('finalists', 0) != plan.study.finalists:
+            if choice.get('finalists', 0) != plan.study.finalists or _mended(choice, rows):
+                return None
+            ran_with = {
+                c for candidate in choice['candidates'] for c in candidate.get('codes', [''])
+            }
+            if code is not None and ran_with - {None} != {code}:
                 return None
             first = len(plan.study.tuning_seeds)
             further = [
@@ -170,16 +187,29 @@ def current_choice(plan: Plan, cell: Cell, choices: list[dict[str, Any]]) -> dic
     return None
 
 
-def make_choices(plan: Plan, ledger: Ledger) -> tuple[dict[Cell, dict[str, Any]], list[Cell]]:
+def _mended(choice: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    failed = [c for c in choice['candidates'] if c['failed']]
+    return any(all(rows.get(d, {}).get('status') == 'done' for d in c['trials']) for c in failed)
+
+
+def make_choices(
+    plan: Plan, ledger: Ledger, rows: Mapping[str, Mapping[str, Any]], code: str | None = None
+) -> tuple[dict[Cell, dict[str, Any]], list[Cell]]:
     """Every cell's choice, written before it is returned, and the cells that have none yet.
 
     A choice that stands is kept: what was chosen before a test cannot be changed by it.
+
+    Args:
+        plan: of the study.
+        ledger: gets the new choices.
+        rows: trials that count, by digest.
+        code: see :func:`current_choice`.
     """
-    rows, written = ledger.rows(), ledger.choices()
+    written = ledger.choices()
     made: dict[Cell, dict[str, Any]] = {}
     open_cells = []
     for cell in plan.selections():
-        choice = current_choice(plan, cell, written)
+        choice = current_choice(plan, cell, written, rows, code)
         if choice is None:
             choice = choose(plan, cell, rows)
             if choice is None:

@@ -93,12 +93,11 @@ def mean_std(outcome: Outcome | None) -> str:
     return f'{outcome.mean:.1f}' + ('' if outcome.std is None else f' ± {outcome.std:.1f}')
 
 
-def noised(panel: Panel, entry: str) -> Outcome | None:
-    """The mean over the columns but clean, where the entry has all of them."""
-    others = [c for c in panel.columns if c != 'clean']
-    parts = [panel.outcomes.get((entry, c)) for c in others]
+def noised(panel: Panel, entry: str, columns: Sequence[str]) -> Outcome | None:
+    """The mean over the columns, where there are several and the entry has all of them."""
+    parts = [panel.outcomes.get((entry, c)) for c in columns]
     whole = [p for p in parts if p is not None]
-    if len(others) < 2 or len(whole) < len(others) or len({tuple(p.seeds) for p in whole}) > 1:
+    if len(columns) < 2 or len(whole) < len(columns) or len({tuple(p.seeds) for p in whole}) > 1:
         return None
     return Outcome(
         seeds=list(whole[0].seeds),
@@ -108,9 +107,17 @@ def noised(panel: Panel, entry: str) -> Outcome | None:
     )
 
 
-def with_mean(panel: Panel) -> Panel:
-    """The panel with the column ``mean noised``, where there are several noised ones."""
-    found = {e.key: noised(panel, e.key) for e in panel.entries}
+def with_mean(panel: Panel, protocols: Sequence[str] = ()) -> Panel:
+    """The panel with the column ``mean noised``, where there are several noised ones.
+
+    Args:
+        panel: without it.
+        protocols: that it was tested under; the first one counts, beside attacks and missing
+            modalities, for figures of several protocols have no common scale.
+    """
+    others = tuple(f'{p} ' for p in protocols[1:])
+    columns = [c for c in panel.columns if c != 'clean' and not c.startswith(others)]
+    found = {e.key: noised(panel, e.key, columns) for e in panel.entries}
     if all(o is None for o in found.values()):
         return panel
     outcomes = dict(panel.outcomes)

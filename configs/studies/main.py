@@ -8,6 +8,7 @@ frozen = dict(mvsa=ridge, nyud2=ridge, mosi=ridge, uci_hard=ridge, uci=ridge)
 untrained = {
     'model.losses': [dict(type='FusedCrossEntropy'), dict(type='UnimodalCrossEntropy', weight=1.0)],
     'model.contribution.feature_weights': None,
+    'model.contribution.soft_targets': 0.0,
     'model.bottleneck.type': 'LinearBottleneck',
 }
 
@@ -148,11 +149,8 @@ methods = dict(
     transformer=dict(title='transformer'),
     late=dict(title='late'),
     # concat + unimodal losses with CAL's predictions: what the gate gives without the training
-    experts=dict(
-        method='cal',
-        title='concat + unimodal',
-        options={**ridge, **untrained, 'model.gate': 'experts'},
-        gates=['experts', 'pool'],
+    concat_uni_pool=dict(
+        method='cal', title="concat + unimodal, CAL's gate", options={**ridge, **untrained}
     ),
     mm_cosine=dict(title='MMCosine'),
     ogm=dict(title='OGM'),
@@ -198,7 +196,7 @@ methods = dict(
     ),
 )
 
-curves = ['concat', 'concat_uni', 'experts', 'cal_uniform', 'arl', 'mmpareto', 'cal', 'cal_even', 'cal_inverse']
+curves = ['concat', 'concat_uni', 'concat_uni_pool', 'cal_uniform', 'arl', 'mmpareto', 'cal', 'cal_even', 'cal_inverse']
 training = dict(
     clean=dict(title='clean'),
     noise=dict(title='noise in training', transforms='noise'),

@@ -408,6 +408,19 @@ def test_arl_step():
         torch.testing.assert_close(steps[name], float(factor) * g, rtol=1e-3, atol=1e-6)
 
 
+def test_arl_trains_the_head_with_its_dropout_and_measures_without():
+    losses = [dict(type='AloneCrossEntropy', weight=1.0)]
+    fusion = dict(type='ConcatFusion', hidden_channels=16, dropout=0.5)
+    model = build(dims=TWO, losses=losses, fusion=fusion).train()
+    data = model.data_preprocessor(batch(9, dims=TWO), True)
+    first, second = (model(**data, mode='loss')['loss_unimodal/a'].item() for _ in range(2))
+    assert first != second
+    state = model.state(**data)
+    torch.testing.assert_close(alone_logits(state), alone_logits(state))
+    model.eval()
+    torch.testing.assert_close(alone_logits(state, as_trained=True), alone_logits(state))
+
+
 def test_arl_warm_up():
     modulator = ARL(begin=2)
     values = torch.tensor([0.3, 0.9, 0.5, 0.2]).double()

@@ -201,6 +201,13 @@ def test_bad_modulators_and_models():
         one_update([0.0, 1.0, 1.0], torch.optim.SGD, 'gradient', lr=0.1)
     with pytest.raises(ValueError, match='apply_to must be'):
         one_update([1.0, 1.0, 1.0], torch.optim.SGD, 'grad', lr=0.1)
+    for name in ('OGM', 'InfoReg'):  # both do more than their factors
+        with pytest.raises(ValueError, match=f"apply_to='feature' leaves {name} nothing"):
+            OPTIM_WRAPPERS.get('CALOptimWrapper')(
+                optimizer=torch.optim.SGD(build().parameters(), lr=0.1),
+                modulator=dict(type=name),
+                apply_to='feature',
+            )
     model = build()
     wrap = CALOptimWrapper(
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1), modulator=Constant([1.0, 1.0, 1.0])

@@ -60,6 +60,8 @@ def test_new_prototypes_are_mixed_with_the_old():
     held = loss.get_buffer('prototypes_of_a')
     assert held[0].tolist() == pytest.approx([0.25 * 1 + 0.75 * 3] * 2)
     assert held[1].tolist() == [3, 3]  # seen for the first time: nothing to mix with
+    loss.set_prototypes('a', first, torch.tensor([True, False]), anew=True)
+    assert held.tolist() == [[1, 1], [3, 3]]
 
 
 def update(model, number, data):

@@ -128,18 +128,46 @@ def test_a_choice_stands(raw, plan_of, tmp_path):
             plan.tuning(cell), {c: [(10 + c[1], 1)] for c in plan.candidates(cell)}
         ).values():
             ledger.append(row)
-    made, undecided = make_choices(plan, ledger)
+    made, undecided = make_choices(plan, ledger, ledger.rows())
     assert not undecided
     assert {c['setting'] for c in made.values()} == {1}
     content = ledger.selection.read_text()
     # the same trials with other numbers: what was written is what was chosen before the test
     for row in list(ledger.rows().values()):
         ledger.append({**row, 'val': {**row['val'], 'accuracy': 50 - row['setting']}})
-    assert make_choices(plan, ledger)[0] == made
+    assert make_choices(plan, ledger, ledger.rows())[0] == made
     assert ledger.selection.read_text() == content
     # another grid is another selection
     raw['lrs'] = [0.05]
-    assert current_choice(plan_of(raw), plan.selections()[0], ledger.choices()) is None
+    assert current_choice(plan_of(raw), plan.selections()[0], ledger.choices(), {}) is None
+
+
+def test_a_choice_falls_when_a_failure_was_mended(raw, plan_of, tmp_path):
+    raw['tuning_seeds'] = [0, 1]
+    plan = plan_of(raw)
+    cell = plan.selections()[0]
+    values = {c: [(10, 1), (10, 1)] for c in plan.candidates(cell)}
+    values[0.1, 1] = [(90, 1), None]  # its worker was killed
+    values[0.1, 0] = [(60, 1), (60, 1)]
+    rows = fake_rows(plan.tuning(cell), values)
+    choice = choose(plan, cell, rows)
+    assert (choice['lr'], choice['setting']) == (0.1, 0)
+    assert current_choice(plan, cell, [choice], rows) == choice
+    values[0.1, 1][1] = (90, 1)
+    rows = fake_rows(plan.tuning(cell), values)
+    assert current_choice(plan, cell, [choice], rows) is None
+    assert choose(plan, cell, rows)['setting'] == 1
+
+
+def test_a_choice_of_other_code(raw, plan_of):
+    plan = plan_of(raw)
+    cell = plan.selections()[0]
+    rows = fake_rows(plan.tuning(cell), {c: [(10, 1)] for c in plan.candidates(cell)})
+    rows = {d: {**r, 'code_sha256': 'old'} for d, r in rows.items()}
+    choice = choose(plan, cell, rows)
+    assert current_choice(plan, cell, [choice], rows) == choice
+    assert current_choice(plan, cell, [choice], rows, code='old') == choice
+    assert current_choice(plan, cell, [choice], rows, code='new') is None
 
 
 def two_rounds(raw, plan_of):
@@ -171,11 +199,11 @@ def test_the_second_round_decides_between_the_best(raw, plan_of):
     assert [len(c['seeds']) for c in choice['candidates']] == [1, 3, 3, 1]
     # it stands, and another number of finalists is another selection
     choice = json.loads(json.dumps(choice))
-    assert current_choice(plan, cell, [choice]) == choice
+    assert current_choice(plan, cell, [choice], rows) == choice
     raw['finalists'] = 3
-    assert current_choice(plan_of(raw), cell, [choice]) is None
+    assert current_choice(plan_of(raw), cell, [choice], rows) is None
     raw['finalists'] = None  # as a study that inherits them takes them back
-    assert current_choice(plan_of(raw), cell, [choice]) is None
+    assert current_choice(plan_of(raw), cell, [choice], rows) is None
 
 
 def test_a_failure_in_the_second_round_takes_the_candidate_out(raw, plan_of):

@@ -179,6 +179,10 @@ def test_a_failure_is_recorded_and_stops_nothing(data, tmp_path):
     assert 'failed: synthetic/' in out
     assert len(rows) == 12
     assert {c['lr'] for c in Ledger(work).choices()} == {0.05}
+    run(data, work, '--phase', 'test', options=bad)
+    run(data, work, '--phase', 'report', options=bad)
+    report = (work / 'report.md').read_text()
+    assert 'took no part: synthetic/concat (clean): lr 1e+30' in report
     # tried again, and again in vain
     assert f'{len(failed)} trials failed' in run(
         data, work, '--phase', 'select', options=bad, expect=1
@@ -188,8 +192,14 @@ def test_a_failure_is_recorded_and_stops_nothing(data, tmp_path):
 def test_kept_checkpoints_are_what_was_tested(data, tmp_path):
     work = tmp_path / 'smoke'
     only = ['--only', 'synthetic/cal@clean']
-    run(data, work, '--keep-checkpoints', *only, options=['seeds=[0]'])
+    run(data, work, *only, options=['seeds=[0]'])
+    tested = [r for r in Ledger(work).rows().values() if r['phase'] == 'test']
+    assert 'checkpoint' not in tested[0]
+    # a finished test is made again for the checkpoint that it did not leave, and no other trial
+    again = run(data, work, '--keep-checkpoints', *only, options=['seeds=[0]'])
+    assert 'select: nothing to do' in again
     row = next(r for r in Ledger(work).rows().values() if r['phase'] == 'test')
+    assert row['test'] == tested[0]['test']
     checkpoint = work / row['checkpoint']
     out = tmp_path / 'results.json'
     code, text, err = call(

@@ -139,6 +139,23 @@ def test_digests_know_what_a_result_depends_on(raw, plan_of, tmp_path):
     assert not set(digests(raw)) & {*before, *after}
 
 
+def test_one_modality_alone_is_tested_under_the_noise_of_its_dataset(raw, plan_of):
+    """Its config has no other modality, but the conditions hit those of the dataset."""
+    raw['methods'] = {'single': dict(method='concat', each_modality=True)}
+    raw['reference'] = 'single:a'
+    raw['training'] = {'clean': {}}
+
+    def digests(modalities):
+        raw['datasets']['synthetic']['modalities'] = modalities
+        plan = plan_of(raw)
+        cell = next(c for c in plan.cells if c.row == 'single:a')
+        return plan.tuning(cell)[0].digest, plan.tests(cell, (0.05, 0))[0].digest
+
+    (tuned, tested), (tuned_too, other) = digests(['a', 'b']), digests(['a', 'b', 'c'])
+    assert tuned == tuned_too
+    assert tested != other
+
+
 def test_other_data_give_other_digests(raw, plan_of, tmp_path):
     from data_prep.synthetic import make_synthetic
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 
 import numpy as np
 import pytest
@@ -97,6 +98,20 @@ def test_panel_table(panel):
     mean = panel.outcomes['good', 'mean noised']
     both = [panel.outcomes['good', c].accuracy for c in ('x', 'y')]
     assert mean.accuracy == pytest.approx(np.mean(both, axis=0))
+
+
+def test_the_mean_is_of_one_protocol():
+    columns = ['clean', 'clipped 5', 'clipped 10', 'qmf-legacy 5', 'drop a']
+    outcomes = {
+        ('m', c): Outcome([0], [value], [1.0], np.zeros((1, 3)))
+        for c, value in zip(columns, (90.0, 70.0, 60.0, 20.0, 50.0), strict=True)
+    }
+    panel = Panel('d', 't', [Entry('m', 'config', 'M', 'm')], columns, outcomes, {'m': []}, 0)
+    means = [
+        with_mean(panel, p).outcomes['m', 'mean noised'].mean
+        for p in (['clipped', 'qmf-legacy'], ['clipped'], ['qmf-legacy', 'clipped'])
+    ]
+    assert means == [60, 50, 35]
 
 
 def test_a_training_without_its_processor_time_has_no_cost(panel):
@@ -263,6 +278,20 @@ def test_parts_of_a_split_are_served_from_the_whole(frozen, plan_of, tmp_path):
         files.append(sorted(p.name for p in (tmp_path / 'f').glob('*.safetensors')))
     assert len(files[0]) == 6
     assert files[0] == files[1] == files[2]
+
+
+def test_the_time_of_a_training_is_without_the_encoding(frozen, plan_of, tmp_path, monkeypatch):
+    inner = FeatureCacheHook.before_train
+
+    def slow(self, runner):
+        time.sleep(3)
+        inner(self, runner)
+
+    monkeypatch.setattr(FeatureCacheHook, 'before_train', slow)
+    plan = plan_of(frozen)
+    trial = plan.tuning(plan.cells[0])[0]
+    row = run_trial(plan, trial, Ledger(tmp_path / 'w'), features=tmp_path, provenance={})
+    assert row['wall_seconds'] - row['train_seconds'] > 2.9
 
 
 @pytest.mark.parametrize('part', ['all', 'one'])

@@ -45,6 +45,8 @@ class PrototypeHook(Hook):
         chosen = torch.randperm(total, generator=generator)[:count].tolist()
         seen = collect_samples(model, runner.train_dataloader, sorted(chosen))
         for i, m in enumerate(model.modalities):
-            loss.set_prototypes(
-                m, *class_means(seen.z[m], seen.labels, model.num_classes, seen.present[:, i])
+            means, there = class_means(
+                seen.z[m], seen.labels, model.num_classes, seen.present[:, i]
             )
+            # those of the untrained encoder are no part of the average
+            loss.set_prototypes(m, means, there, anew=runner.epoch <= 1)

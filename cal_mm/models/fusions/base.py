@@ -1,6 +1,7 @@
 """What every fusion shares: the order of modalities, absent values, coalitions."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,11 @@ ABSENT = ('zeros', 'mean', 'token')
 
 
 def coalition_logits(
-    fusion: nn.Module, z: Mapping[str, Tensor], masks: Tensor, present: Tensor | None = None
+    fusion: nn.Module,
+    z: Mapping[str, Tensor],
+    masks: Tensor,
+    present: Tensor | None = None,
+    as_trained: bool = False,
 ) -> Tensor:
     """:meth:`BaseFusion.coalition_logits` for any fusion, also one that only has ``forward``.
 
@@ -24,16 +29,18 @@ def coalition_logits(
         z: [B, D_m] by modality.
         masks: bool [S, M] in the sorted order of the modalities.
         present: bool [B, M] or None.
+        as_trained: in the fusion's own mode, with its dropout in training.
 
     Returns:
-        [S, B, C], one stacked forward in evaluation mode.
+        [S, B, C], one stacked forward, in evaluation mode unless ``as_trained``.
     """
     if isinstance(fusion, BaseFusion) or hasattr(fusion, 'coalition_logits'):
-        return fusion.coalition_logits(z, masks, present)  # type: ignore[operator]
+        mode = {'as_trained': True} if as_trained else {}
+        return fusion.coalition_logits(z, masks, present, **mode)  # type: ignore[operator]
     count, batch = masks.shape[0], next(iter(z.values())).shape[0]
     keep = masks.bool()[:, None, :].expand(-1, batch, -1)
     keep = (keep if present is None else keep & present.bool()).flatten(0, 1)
-    with evaluating(fusion):
+    with nullcontext() if as_trained else evaluating(fusion):
         logits = fusion({m: v.repeat(count, 1) for m, v in z.items()}, keep)
     return logits.view(count, batch, -1)
 
@@ -225,17 +232,22 @@ class BaseFusion(nn.Module):
         return self.fuse(self._fill(one, keep, force=False), keep)
 
     def coalition_logits(
-        self, z: Mapping[str, Tensor], masks: Tensor, present: Tensor | None = None
+        self,
+        z: Mapping[str, Tensor],
+        masks: Tensor,
+        present: Tensor | None = None,
+        as_trained: bool = False,
     ) -> Tensor:
         """Logits when only some modalities are there, for many such coalitions at once.
 
-        One stacked evaluation instead of S calls. Always without dropout and without an update of
-        running means, whatever the mode: monitoring must not change training. Gradients flow.
+        One stacked evaluation instead of S calls, without an update of running means and, whatever
+        the mode, without dropout: monitoring must not change training. Gradients flow.
 
         Args:
             z: as in :meth:`forward`.
             masks: bool [S, M], true for the members; a row may be empty.
             present: as in :meth:`forward`; an absent modality stays absent in every coalition.
+            as_trained: with dropout if this is in training mode, for losses on coalitions.
 
         Returns:
             [S, B, C].
@@ -247,7 +259,7 @@ class BaseFusion(nn.Module):
                 f'{self.modalities}, got {tuple(masks.shape)}'
             )
         masks = masks.to(dtype=torch.bool, device=keep.device)
-        with evaluating(self):
+        with nullcontext() if as_trained else evaluating(self):
             return self._coalitions(z, masks[:, None, :] & keep[None])
 
     def _coalitions(self, z: Mapping[str, Tensor], keep: Tensor) -> Tensor:

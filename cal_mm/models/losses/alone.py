@@ -12,15 +12,19 @@ from .components import LossComponent, masked_mean
 __all__ = ['AloneCrossEntropy', 'alone_logits']
 
 
-def alone_logits(state: ForwardState) -> Tensor:
+def alone_logits(state: ForwardState, as_trained: bool = False) -> Tensor:
     """Fused logits of every modality alone, the others at their absent value: [M, B, C].
 
-    Without dropout, on what enters fusion, in float32 at least. For a linear concat head that is
-    W^m z^m + b, with the whole bias.
+    On what enters fusion, in float32 at least. For a linear concat head that is W^m z^m + b, with
+    the whole bias.
+
+    Args:
+        state: the forward pass.
+        as_trained: with the head's dropout, as a loss on them wants it.
     """
     count = len(state.modalities)
     masks = torch.eye(count, dtype=torch.bool, device=state.logits.device)
-    logits = state.fuse(state.z, masks, state.present)
+    logits = state.fuse(state.z, masks, state.present, as_trained=as_trained)
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -47,7 +51,7 @@ class AloneCrossEntropy(LossComponent):
         """``{'loss_unimodal/<m>': scalar}``."""
         weight = self.weight if state.progress.epoch >= self.begin else 1.0
         losses = {}
-        for m, logits in zip(state.modalities, alone_logits(state), strict=True):
+        for m, logits in zip(state.modalities, alone_logits(state, True), strict=True):
             ce = F.cross_entropy(logits, state.known_labels, reduction='none')
             losses[f'loss_unimodal/{m}'] = weight * masked_mean(ce, state.present_mask(m))
         return losses

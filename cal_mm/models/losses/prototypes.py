@@ -92,7 +92,7 @@ class PrototypeRebalance(LossComponent):
         self,
         alpha: float = 1.0,
         coefficient: str = 'constant',
-        momentum: float = 0.5,
+        momentum: float = 0.2,
         begin: int = 0,
         end: int | None = None,
     ) -> None:
@@ -118,11 +118,16 @@ class PrototypeRebalance(LossComponent):
         self.scores = UpdateMean(len(channels))
 
     @torch.no_grad()
-    def set_prototypes(self, modality: str, means: Tensor, seen: Tensor) -> None:
-        """Take over new class means [C, D_m]; ``seen`` bool [C] are the classes that were there."""
+    def set_prototypes(
+        self, modality: str, means: Tensor, seen: Tensor, anew: bool = False
+    ) -> None:
+        """Take over new class means [C, D_m]; ``seen`` bool [C] are the classes that were there.
+
+        With ``anew`` they replace the old ones, which otherwise keep a share of ``momentum``.
+        """
         i = self.modalities.index(modality)
         old, seen = self.get_buffer(f'prototypes_of_{modality}'), seen.to(self.known.device)
-        keep = (self.momentum * self.known[i].to(old))[:, None]
+        keep = ((0 if anew else self.momentum) * self.known[i].to(old))[:, None]
         mixed = keep * old + (1 - keep) * means.to(old)
         old.copy_(torch.where(seen[:, None], mixed, old))
         self.known[i] |= seen

@@ -12,7 +12,7 @@ method = dict(
     'As first released (adfc58c) it raises an error as soon as the model is built; without that line it would compute a and leave both encoders at '
     '1 + 1 / 2. Since 51a9de3 the gradient at the last feature map of each encoder is multiplied by 1 + a, with the a of the step before (here that '
     'of the same update); its TensorBoard branch still passes arguments that nothing takes. Its coefficients start after epoch 5, '
-    'with gamma = 1 before (begin here); it clips the norm to 40. Optimisers that cancel a constant factor (Adam and its kin) hardly notice a: the shipped '
+    'with gamma = 1 before (begin here); it clips the norm to 40. H and d are taken without dropout (there with it), the auxiliary losses with it. Optimisers that cancel a constant factor (Adam and its kin) hardly notice a: the shipped '
     "digits_av and MVSA configs let it act on the update instead (apply_to='auto').",
 )
 method_model = dict(

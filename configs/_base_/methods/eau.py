@@ -12,7 +12,7 @@ method = dict(
     're-implementation ("EAURMF") takes the variance of fused logits over draws and shows no use of it. '
     'That code uses the variance (or its logarithm) as the standard deviation of a draw and squares '
     'variances in the cross-modal KL; ours uses sigma and the true KL. Its second bottleneck after '
-    'fusion is left out. M > 2: mean over the others (ours).',
+    'fusion is left out. M > 2: mean over the others (ours). Adam and its kin cancel most of 1 + .01 U_m.',
 )
 method_model = dict(
     bottleneck=dict(type='VariationalBottleneck'),

@@ -10,7 +10,8 @@ method = dict(
     differences='The public code divides k k^T by a matrix, alpha + k r^T, element by element; the formula has the scalar alpha + k.r, which is '
     'used here. It looks for a parameter called module.weight, so without DataParallel around the head nothing is projected (the version in BalanceBenchmark does project, but adds the result to the plain gradient); and its test-time entropy '
     'is taken with a softmax over the batch instead of the classes. Its r is the mean of one rank; here of all. As there, the first step of a run is not '
-    'projected, P starts at the identity and its Frobenius norm is 1 from then on, which also makes the head learn slower.',
+    'projected, P starts at the identity and its Frobenius norm is 1 from then on, which with SGD also makes the head learn slower. Published with SGD: Adam and its kin scale the projected '
+    'gradient element by element, after which the step is only nearly in the range of P.',
 )
 method_model = dict(
     fusion=dict(_delete_=True, type='SharedHeadFusion', weights='entropy'),

@@ -9,7 +9,7 @@ method = dict(
     splits='exact',
     differences='OGM-GE without its noise; see there. For M = 2 the factors are those of the public code, except where both scores are '
     'equal: there it damps the first modality, here nobody is dominant. It sums S over its batch, here S is the mean over the whole '
-    'update and over the samples that have the modality. Modulation stops half way through the run, as there.',
+    'update and over the samples that have the modality. Modulation stops half way through the run, as there. Under Adam and its kin k acts on the step (apply_to=\'auto\'), for they cancel it in the gradient.',
 )
 method_model = dict(
     unimodal_head='fusion',
@@ -18,5 +18,5 @@ method_model = dict(
 method_optim_wrapper = dict(
     type='CALOptimWrapper',
     modulator=dict(type='OGM', alpha=0.8, noise=False, end=0.5),
-    apply_to='gradient',
+    apply_to='auto',
 )

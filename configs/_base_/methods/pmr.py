@@ -9,7 +9,7 @@ method = dict(
     modalities='M >= 2',
     splits='exact; who is weaker is decided by the update before',
     differences='The paper weighs the loss by clip(max S / S_m - 1, 0, 1) (coefficient="gap"), the public '
-    'code by a constant (our default); its entropy term of the first epochs (PER) is in neither. The '
+    'code by a constant (our default), with mu = .2 and no average before the second epoch; its entropy term of the first epochs (PER) is in neither. The '
     'public code decides per micro-batch and takes the first batches of a shuffled loader for the '
     'prototypes; ours decides by the update before and draws the share by (seed, epoch). M > 2: the '
     'weakest modality alone (ours).',
@@ -17,7 +17,7 @@ method = dict(
 method_model = dict(
     losses=[
         dict(type='FusedCrossEntropy'),
-        dict(type='PrototypeRebalance', alpha=1.0, coefficient='constant', momentum=0.5),
+        dict(type='PrototypeRebalance', alpha=1.0, coefficient='constant', momentum=0.2),
     ],
 )
 method_optim_wrapper = dict()
