@@ -250,6 +250,33 @@ def test_run_tests_selects_and_refuses(checkout):
     assert '--quick' in done.stderr
 
 
+def test_quickstart_removes_only_folders_of_its_own(tmp_path):
+    text = (ROOT / 'tools/quickstart.sh').read_text()
+    function = text[text.index('train() {') : text.index('attack() {')]
+    stubs = (
+        'set -euo pipefail; options=(); PY=true; run_digest() { echo new; }; '
+        'with_progress() { : >"$1"; }; die() { echo "error: $*" >&2; exit 1; }\n'
+    )
+
+    def train():
+        command = ['bash', '-c', f"OUT='{tmp_path}'\n{stubs}{function}\ntrain concat"]
+        return run(command, tmp_path, environment())
+
+    folder = tmp_path / 'concat'
+    folder.mkdir()
+    assert train().returncode == 0  # an empty one is no loss
+    assert (folder / 'trained').is_file()
+    (folder / 'started').write_text('old\n')
+    (folder / 'epoch_1.pth').write_text('of an earlier quickstart')
+    assert train().returncode == 0
+    assert not (folder / 'epoch_1.pth').exists()
+    (folder / 'started').unlink()
+    done = train()
+    assert done.returncode == 1
+    assert f'{folder} is there and is not of an earlier quickstart' in done.stderr
+    assert (folder / 'trained').is_file()
+
+
 @pytest.mark.slow
 def test_quickstart_from_anywhere_and_again(tmp_path):
     env = environment(

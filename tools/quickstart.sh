@@ -50,7 +50,9 @@ train() { # METHOD
     local config="configs/$1/digits_av_small_concat_$1.py" dir="$OUT/$1" digest
     digest="$(run_digest "$config")"
     if [ "$(cat "$dir/started" 2>/dev/null)" != "$digest" ]; then
-        # only files that an earlier quickstart made
+        if [ -e "$dir" ] && [ ! -f "$dir/started" ] && [ -n "$(ls -A "$dir")" ]; then
+            die "$dir is there and is not of an earlier quickstart: move it away, or name another folder (quickstart.sh OUT)"
+        fi
         rm -rf "$dir"
         mkdir -p "$dir"
         printf '%s\n' "$digest" >"$dir/started"

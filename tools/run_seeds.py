@@ -127,7 +127,6 @@ def test(cfg: Any, checkpoint: str, args: argparse.Namespace) -> list[dict[str, 
         seeds=args.noise_seeds,
         feature_cache=cfg.default_hooks.feature_cache.folder,
     )
-    cfg.test_dataloader.dataset.modalities = sorted(names)
     cfg.load_from, cfg.resume = None, False
     runner = Runner.from_cfg(cfg)
     load_weights(runner.model, checkpoint)

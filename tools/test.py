@@ -153,13 +153,19 @@ def _check(args: argparse.Namespace, loader: Any, encoders: Any) -> dict[str, An
     if not (args.attack or args.drop or args.protocol or reference):
         return None
     dataset = DATASETS.build(loader['dataset'])
-    facts = modality_facts(getattr(dataset, 'metainfo', None), sorted(encoders) or None)
+    metainfo = getattr(dataset, 'metainfo', None)
+    facts = modality_facts(metainfo, sorted(encoders) or None)
     conditions = plan_conditions(
-        facts, args.attack, args.drop, args.protocol, args.seeds, dataset[0]
+        facts,
+        args.attack,
+        args.drop,
+        args.protocol,
+        args.seeds,
+        dataset[0],
+        everything=modality_facts(metainfo),
     )
     if reference is not None:
         described = [c.describe() for c in conditions]
-        metainfo = getattr(dataset, 'metainfo', None)
         check_reference(reference, args.reference, metainfo, args.split, len(dataset), described)
     return reference
 

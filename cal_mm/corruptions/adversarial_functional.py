@@ -87,7 +87,7 @@ def random_in_ball(rng: np.random.Generator, size: int, norm: str) -> np.ndarray
     if norm == 'linf':
         return rng.uniform(-1, 1, size).astype(np.float32)
     direction = rng.standard_normal(size)
-    length = rng.random() ** (1 / size) / max(float(np.linalg.norm(direction)), 1e-300)
+    length = rng.random() ** (1 / max(size, 1)) / max(float(np.linalg.norm(direction)), 1e-300)
     return (direction * length).astype(np.float32)
 
 

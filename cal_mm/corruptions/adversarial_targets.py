@@ -51,10 +51,10 @@ class Target:
         """Begin at a point drawn evenly from the ball, by each sample's own generator."""
         norm = self.attack.norm
         start = torch.zeros(self.v.shape)
-        for i, (rng, shape) in enumerate(zip(rngs, self.shapes, strict=True)):
-            drawn = random_in_ball(rng, shape.numel(), norm)
-            start[i, : len(drawn)] = torch.from_numpy(drawn)
-        start = start.to(self.v) * self.radius.to(self.v.dtype) * self.free
+        for row, free, rng in zip(start, self.free.cpu(), rngs, strict=True):
+            # of the free values alone: how far a batch pads a text must not matter
+            row[free] = torch.from_numpy(random_in_ball(rng, int(free.sum()), norm))
+        start = start.to(self.v) * self.radius.to(self.v.dtype)
         self.v = project(start, self.radius, norm, self.low, self.high)
 
     def ascend(self, gradient: Tensor | None, step: float, sample_ids: Sequence[str]) -> None:

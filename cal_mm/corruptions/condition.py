@@ -8,7 +8,15 @@ from cal_mm.registry import suggestion
 
 from .base import Corruption, value_fits
 
-__all__ = ['CLEAN', 'Condition', 'Modalities', 'check_conditions', 'drop_conditions', 'kind_of']
+__all__ = [
+    'CLEAN',
+    'Condition',
+    'Modalities',
+    'check_conditions',
+    'drop_conditions',
+    'kind_of',
+    'short_of_frames',
+]
 
 #: modality name -> kind, or the manifest's facts ``{'kind': ..., 'sample_rate': ...}``
 Modalities = Mapping[str, str | Mapping[str, Any]]
@@ -114,6 +122,15 @@ def drop_conditions(names: Sequence[str], modalities: Modalities, seed: int = 0)
     return conditions
 
 
+def short_of_frames(corruption: Corruption, value: Any) -> bool:
+    """Whether ``corruption`` needs several frames and ``value`` is an image or a clip of one."""
+    return (
+        corruption.needs_frames
+        and value_fits('image', value)
+        and (value.ndim != 4 or len(value) < 2)
+    )
+
+
 def check_conditions(conditions: Sequence[Condition], item: Mapping[str, Any]) -> None:
     """Try every corruption's kind on one packed sample: a misfit shows before the model loads.
 
@@ -137,7 +154,7 @@ def check_conditions(conditions: Sequence[Condition], item: Mapping[str, Any]) -
             if value is None:
                 continue
             check_value(corruption.kind, value, corruption.name, name, sample_id)
-            if corruption.needs_frames and value_fits('image', value) and value.ndim != 4:
+            if short_of_frames(corruption, value):
                 raise ValueError(
                     f'{condition.label}: {corruption.name} needs several frames [T, C, H, W], but '
                     f'modality {name!r} holds single images {list(value.shape)}'

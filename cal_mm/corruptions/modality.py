@@ -1,5 +1,6 @@
 """Corruptions of a whole modality, whatever its kind: missing, or taken from another sample."""
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from cal_mm.registry import CORRUPTIONS
 
 from .base import Corruption, _joined
 
-__all__ = ['MissingModality', 'SwapModality']
+__all__ = ['MissingModality', 'SwapModality', 'nothing_left']
 
 _MAX_TRIES = 1000
 
@@ -83,3 +84,13 @@ class SwapModality(Corruption):
             f'{self.name}: no sample of another class that has {self.modality!r} was found for '
             f'sample {sample.sample_id!r} in {_MAX_TRIES} draws'
         )
+
+
+def nothing_left(corruptions: Iterable[Corruption], modalities: Collection[str]) -> bool:
+    """Whether ``corruptions`` take all of ``modalities`` from every sample."""
+    gone = {
+        c.modality
+        for c in corruptions
+        if isinstance(c, MissingModality) and c.value * c.probability >= 1
+    }
+    return gone >= set(modalities)

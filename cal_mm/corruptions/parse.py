@@ -19,7 +19,7 @@ from cal_mm.registry import CORRUPTIONS, UnknownComponentError, suggestion
 
 from .base import SEVERITIES, Corruption
 from .condition import Condition, Modalities, kind_of
-from .modality import MissingModality
+from .modality import nothing_left
 
 __all__ = ['EVENTS', 'EVENT_SHARE', 'attack_names', 'build_corruption', 'facts_for', 'parse_attack']
 
@@ -206,12 +206,7 @@ def _check_something_is_left(
     conditions: list[Condition], modalities: Modalities, attack: str
 ) -> None:
     for condition in conditions:
-        gone = {
-            c.modality
-            for c in condition.corruptions
-            if isinstance(c, MissingModality) and c.value * c.probability >= 1
-        }
-        if gone >= set(modalities):
+        if nothing_left(condition.corruptions, modalities):
             raise ValueError(
                 f'attack {attack!r}: the model has only {", ".join(sorted(modalities))}; with '
                 f'all of it missing from every sample nothing is left to classify'

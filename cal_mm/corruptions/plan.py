@@ -1,8 +1,10 @@
 """From what a user asks for to the list of test conditions, checked before a model is loaded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from .condition import Condition, Modalities, check_conditions, drop_conditions
+from .condition import Condition, Modalities, check_conditions, drop_conditions, short_of_frames
+from .modality import nothing_left
 from .parse import parse_attack
 from .protocols import get_protocol
 
@@ -42,6 +44,7 @@ def plan_conditions(
     protocol: str | None = None,
     seeds: int | None = None,
     item: dict | None = None,
+    everything: Modalities | None = None,
 ) -> list[Condition]:
     """Every condition but the clean one, in the order asked for, each once.
 
@@ -51,7 +54,11 @@ def plan_conditions(
         drop: names of modalities (``a+b``: both) that every sample lacks.
         protocol: name of a noise protocol.
         seeds: number of noise seeds; None: the protocol's own, 1 for attacks.
-        item: a packed sample, to see that each corruption fits what the dataset packs.
+        item: a packed sample, to see that each corruption fits what the dataset packs. What a
+            protocol does to the frames of a clip is left out where there is one frame only.
+        everything: the dataset's modalities, where the model takes but some of them. A protocol is
+            planned for all, so that its noise on one does not depend on the others that the model
+            takes; the rest of it is left out. None: ``modalities``.
 
     Raises:
         ValueError: a malformed attack, a severity out of range, a kind that does not fit.
@@ -65,9 +72,43 @@ def plan_conditions(
     found += drop_conditions(drop, modalities)
     if protocol is not None:
         chosen = get_protocol(protocol)
-        found += chosen.conditions(modalities, range(seeds or chosen.seeds))
+        numbers = range(seeds or chosen.seeds)
+        planned = chosen.conditions(everything or modalities, numbers)
+        # where nothing is left, the protocol itself says why
+        planned = _narrowed(planned, modalities) or chosen.conditions(modalities, numbers)
+        found += [c for c in planned if item is None or not _short_of_frames(c, item)]
     unique = {(c.label, c.protocol, c.seed): c for c in found}
     conditions = list(unique.values())
     if item is not None:
         check_conditions(conditions, item)
     return conditions
+
+
+def _narrowed(conditions: Sequence[Condition], modalities: Modalities) -> list[Condition]:
+    """``conditions`` for a model of ``modalities`` alone.
+
+    Those that do not touch it, that leave it nothing, or that come down to another one are left
+    out.
+    """
+    own = [
+        replace(c, corruptions=tuple(n for n in c.corruptions if n.modality in modalities))
+        for c in conditions
+    ]
+    whole = [c == full for c, full in zip(own, conditions, strict=True)]
+    known = {_noise(c) for c, w in zip(own, whole, strict=True) if w}
+    kept = []
+    for condition, unchanged in zip(own, whole, strict=True):
+        noise = _noise(condition)
+        touches = condition.corruptions and not nothing_left(condition.corruptions, modalities)
+        if touches and (unchanged or noise not in known):
+            kept.append(condition)
+            known.add(noise)
+    return kept
+
+
+def _noise(condition: Condition) -> tuple:
+    return (condition.seed, *(str(c.describe()) for c in condition.corruptions))
+
+
+def _short_of_frames(condition: Condition, item: dict) -> bool:
+    return any(short_of_frames(c, item['inputs'].get(c.modality)) for c in condition.corruptions)

@@ -199,11 +199,11 @@ def _families(modalities: Modalities, seed: int) -> list[Condition]:
 def _can_act(cls: type[Corruption], facts: str | Mapping[str, Any]) -> bool:
     """Whether it has the frames or the colours that it needs; unknown colours count as there."""
     known = {} if isinstance(facts, str) else facts
+    frames = known.get('frames') or 1
+    clip = frames is True or frames >= 2  # True: a list of them, of any length
     shape = list(known.get('shape') or [])
-    grey = len(shape) >= 3 and shape[-3] == 1
-    return not (
-        (cls.needs_frames and int(known.get('frames') or 1) < 2) or (cls.needs_colour and grey)
-    )
+    grey = known.get('channels') == 1 or (len(shape) >= 3 and shape[-3] == 1)
+    return not ((cls.needs_frames and not clip) or (cls.needs_colour and grey))
 
 
 def _adversarial(modalities: Modalities, seed: int) -> list[Condition]:
@@ -272,7 +272,7 @@ PROTOCOLS = {
         ),
         Protocol(
             'corruption-1',
-            2,
+            3,
             'Every corruption that fits a modality at severities 1 to 5 (frame corruptions only '
             'on clips, saturation only on colours), each modality missing and swapped with another '
             'class, noise on all modalities of every sample, and `correlated`: one event that hits '
@@ -282,7 +282,7 @@ PROTOCOLS = {
         ),
         Protocol(
             'adversarial',
-            1,
+            2,
             'FGSM, PGD (L-inf) and PGD (L2), 10 steps from a random start, at severities 1, 3 and '
             '5: each modality alone, and all of them jointly with a budget each.',
             1,

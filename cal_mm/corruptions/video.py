@@ -22,9 +22,9 @@ class _Frames(Corruption):
         """Copy [T, C, H, W] with some frames replaced.
 
         Raises:
-            ValueError: a single image [C, H, W].
+            ValueError: a single image, [C, H, W] or [1, C, H, W].
         """
-        if value.ndim != 4:
+        if value.ndim != 4 or len(value) < 2:
             raise ValueError(
                 f'{self.name} needs several frames [T, C, H, W], modality {self.modality!r} holds '
                 f'a single image {list(value.shape)}'

@@ -16,7 +16,9 @@ __all__ = [
     'described_datasets',
     'feature_statistics',
     'needed_column',
+    'nested_datasets',
     'set_dataset_epoch',
+    'wrapped_datasets',
 ]
 
 
@@ -28,11 +30,7 @@ def datasets_of(holder: Any) -> list[MultiModalDataset]:
     """
     if isinstance(holder, MultiModalDataset):
         return [holder]
-    inner = getattr(holder, 'datasets', None)
-    if inner is None:
-        one = getattr(holder, 'dataset', None)
-        inner = [] if one is None else [one]
-    return [found for item in inner for found in datasets_of(item)]
+    return [found for item in _held(holder) for found in datasets_of(item)]
 
 
 def described_datasets(holder: Any) -> list[Any]:
@@ -43,14 +41,38 @@ def described_datasets(holder: Any) -> list[Any]:
     prepared = datasets_of(holder)
     if prepared:
         return list(prepared)
+    found = [leaf for item in _held(holder) for leaf in described_datasets(item)]
+    info = getattr(holder, 'metainfo', None)
+    own = isinstance(info, Mapping) and isinstance(info.get('modalities'), Mapping)
+    return found or ([holder] if own else [])
+
+
+def nested_datasets(holder: Any) -> list[Any]:
+    """``holder`` and every dataset behind it, each before what it holds."""
+    whole = _sliced(holder)
+    held = _held(holder) if whole is None else [whole]
+    return [holder, *(found for item in held for found in nested_datasets(item))]
+
+
+def wrapped_datasets(holder: Any) -> list[Any]:
+    """What a wrapper of mmengine's or torch's holds, in order; nothing for any other dataset."""
+    if type(holder).__module__.partition('.')[0] not in ('mmengine', 'torch'):
+        return []
+    whole = _sliced(holder)
+    return _held(holder) if whole is None else [whole]
+
+
+def _held(holder: Any) -> list[Any]:
     inner = getattr(holder, 'datasets', None)
     if inner is None:
         one = getattr(holder, 'dataset', None)
         inner = [] if one is None else [one]
-    found = [leaf for item in inner for leaf in described_datasets(item)]
-    info = getattr(holder, 'metainfo', None)
-    own = isinstance(info, Mapping) and isinstance(info.get('modalities'), Mapping)
-    return found or ([holder] if own else [])
+    return list(inner)
+
+
+def _sliced(holder: Any) -> Any:
+    """What mmengine cut for ``num_batch_per_epoch`` (a private class of its Runner); else None."""
+    return holder._dataset if type(holder).__name__ == '_SlicedDataset' else None
 
 
 def dataset_of(holder: Any) -> MultiModalDataset:
@@ -92,7 +114,8 @@ def needed_column(dataset: Any, name: str, why: str, instead: str) -> np.ndarray
 def column_of(holder: Any, name: str) -> np.ndarray | None:
     """One fact of every sample of ``holder``, in its order, without decoding a sample.
 
-    Looks through ``Subset``, ``ConcatDataset``, ``RepeatDataset`` and ``ClassBalancedDataset``.
+    Looks through ``Subset``, ``ConcatDataset``, ``RepeatDataset``, ``ClassBalancedDataset`` and the
+    part that a loader's ``num_batch_per_epoch`` leaves.
 
     Args:
         holder: a dataset, or a wrapper of one or of several.
@@ -104,6 +127,10 @@ def column_of(holder: Any, name: str) -> np.ndarray | None:
     Raises:
         ValueError: a dataset tells another number of them than it has samples.
     """
+    whole = _sliced(holder)
+    if whole is not None:
+        found = column_of(whole, name)
+        return None if found is None else found[: len(holder)]
     own = getattr(holder, name, None)
     if own is not None:
         found = np.asarray(own)
@@ -138,11 +165,7 @@ def set_dataset_epoch(holder: Any, epoch: int) -> None:
     if hasattr(holder, 'set_epoch'):
         holder.set_epoch(epoch)
         return
-    inner = getattr(holder, 'datasets', None)
-    if inner is None:
-        one = getattr(holder, 'dataset', None)
-        inner = [] if one is None else [one]
-    for item in inner:
+    for item in _held(holder):
         set_dataset_epoch(item, epoch)
 
 

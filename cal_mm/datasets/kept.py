@@ -1,13 +1,80 @@
 """A dataset that is read many times and decoded once."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-__all__ = ['KeptItems']
+from cal_mm.structures import MultiModalDataSample
+
+from .transforms.base import is_repeatable
+
+__all__ = ['KeptInputs', 'KeptItems']
+
+
+class KeptInputs:
+    """Packed inputs of a dataset's samples, kept after the first reading.
+
+    For training over many epochs: what the loading of small samples costs is paid once. A sample's
+    label is that of the dataset's metadata every time, and its data sample a new one.
+
+    Args:
+        max_bytes: of packed values, over all workers of a loader.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        if max_bytes < 0:
+            raise ValueError(f'keep_bytes must be >= 0, got {max_bytes}')
+        self.max_bytes = max_bytes
+        self._clear(())
+
+    def _clear(self, steps: tuple[Any, ...]) -> None:
+        self._steps = steps
+        self._repeatable = all(is_repeatable(step) for step in steps)
+        self._inputs: dict[int, dict[str, Any]] = {}
+        self._missing: dict[int, tuple[str, ...]] = {}
+        self._bytes = 0
+
+    def serves(self, steps: Sequence[Any]) -> bool:
+        """Whether the outcome of the pipeline ``steps`` can be kept; another one starts anew."""
+        if len(steps) != len(self._steps) or any(
+            a is not b for a, b in zip(steps, self._steps, strict=True)
+        ):
+            self._clear(tuple(steps))
+        return self._repeatable and self.max_bytes > 0
+
+    def get(self, info: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The packed item of a sample, ``info`` being its metadata; None if it is not kept."""
+        inputs = self._inputs.get(info['row'])
+        if inputs is None:
+            return None
+        sample = MultiModalDataSample.of(
+            info['sample_id'], info['label'], info['group'], self._missing[info['row']]
+        )
+        return {'inputs': dict(inputs), 'data_samples': sample}
+
+    def put(self, info: Mapping[str, Any], packed: Any) -> None:
+        """Keep a packed item that is nothing but its inputs, as long as there is room."""
+        if not isinstance(packed, Mapping) or set(packed) != {'inputs', 'data_samples'}:
+            return
+        sample, worker = packed['data_samples'], get_worker_info()
+        size = _size({'inputs': packed['inputs']})
+        room = self.max_bytes // (worker.num_workers if worker else 1)
+        if type(sample) is not MultiModalDataSample or int(sample.gt_label) != info['label']:
+            return
+        if self._bytes + size <= room:
+            self._inputs[info['row']] = dict(packed['inputs'])
+            self._missing[info['row']] = sample.missing
+            self._bytes += size
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what a new process or a copy can read for itself does not travel to it
+        return {'max_bytes': self.max_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
 
 class KeptItems(Dataset):

@@ -13,6 +13,7 @@ from cal_mm.registry import DATASETS, TRANSFORMS
 from cal_mm.structures import sample_key
 
 from .epoch import SharedEpoch
+from .kept import KeptInputs
 from .manifest import choose, read_manifest
 from .rows import ArrowRows
 from .selection import noisy_labels, positions, stratified_subsample
@@ -49,6 +50,8 @@ class MultiModalDataset(BaseDataset):
         num_samples: size of a seeded, stratified subsample; None for all.
         metainfo: overrides entries of ``metainfo``, for instance nicer class names (same number).
         test_mode: no augmentation epoch; what evaluation uses.
+        keep_bytes: of packed values that stay in memory once they were read, over all workers of a
+            loader, where no transform draws anything (``repeatable``); 0: none.
         serialize_data: keep the light metadata as one block of bytes, which forked workers share.
         lazy_init: read the rows' metadata on first use.
 
@@ -74,6 +77,7 @@ class MultiModalDataset(BaseDataset):
         test_mode: bool = False,
         serialize_data: bool = True,
         lazy_init: bool = False,
+        keep_bytes: int = 2**26,
     ) -> None:
         self.manifest = read_manifest(data_root)
         self.split = choose(split, self.manifest['splits'], 'split', data_root)
@@ -90,6 +94,7 @@ class MultiModalDataset(BaseDataset):
         self.rows = ArrowRows(Path(data_root) / split, self.modalities)
         self._facts = {m: dict(self.manifest['modalities'][m]) for m in self.modalities}
         self._epoch = SharedEpoch()
+        self._kept = KeptInputs(keep_bytes)
         super().__init__(
             data_root=str(data_root),
             data_prefix={},
@@ -167,6 +172,7 @@ class MultiModalDataset(BaseDataset):
         narrow.modalities = names
         narrow.kinds = {m: self.kinds[m] for m in names}
         narrow.rows = ArrowRows(self.rows.folder, names)
+        narrow._kept = KeptInputs(self._kept.max_bytes)
         narrow.pipeline = copy.copy(self.pipeline)
         kept = [_restricted(step, names) for step in steps]
         narrow.pipeline.transforms = [step for step in kept if step is not None]
@@ -223,10 +229,16 @@ class MultiModalDataset(BaseDataset):
             ValueError: a value cannot be decoded (names sample, modality and reason), or a
                 transform returned None: samples are never replaced by others.
         """
+        steps = self.pipeline.transforms
+        keeps = type(self).raw is MultiModalDataset.raw and self._kept.serves(steps)
+        if keeps:
+            info = self.get_data_info(idx)
+            if (kept := self._kept.get(info)) is not None:
+                return kept
         results = self.raw(idx)
         where = f'sample {results["sample_id"]!r} (split {self.split!r} of {self.data_root})'
         packed: Any = results
-        for transform in self.pipeline.transforms:
+        for transform in steps:
             try:
                 packed = transform(packed)
             except Exception as e:
@@ -234,6 +246,8 @@ class MultiModalDataset(BaseDataset):
                 raise
             if packed is None:
                 raise ValueError(f'{type(transform).__name__} returned None for {where}')
+        if keeps:
+            self._kept.put(info, packed)
         return packed
 
     def raw(self, idx: int) -> dict[str, Any]:

@@ -102,8 +102,16 @@ class RobustnessTestLoop(TestLoop):
         names = getattr(unwrap(runner.model), 'modalities', None)
         self.conditions: list[Condition] = []
         if attacks or drop or protocol:
-            facts = modality_facts(getattr(dataset, 'metainfo', None), names)
-            self.conditions = plan_conditions(facts, attacks, drop, protocol, seeds, dataset[0])
+            metainfo = getattr(dataset, 'metainfo', None)
+            self.conditions = plan_conditions(
+                modality_facts(metainfo, names),
+                attacks,
+                drop,
+                protocol,
+                seeds,
+                dataset[0],
+                everything=modality_facts(metainfo),
+            )
             for corruption in (c for condition in self.conditions for c in condition.corruptions):
                 corruption.check_model(unwrap(runner.model))
         self._switch: CorruptedDataset | None = None

@@ -19,6 +19,7 @@ from cal_mm.datasets import set_dataset_epoch
 from cal_mm.models.bookkeeping import StepRecord
 from cal_mm.models.losses.components import masked_mean
 from cal_mm.models.state import ForwardState
+from cal_mm.wrapping import unwrap
 
 __all__ = [
     'clone_of',
@@ -97,24 +98,30 @@ def updates_per_epoch(runner: Any) -> int:
 
 def step_of_run(
     runner: Any,
+    model: nn.Module,
     groups: Sequence[list[nn.Parameter]],
-    rate: float | None = None,
     scheduled: bool = False,
+    present: bool = False,
 ) -> Callable[[Tensor], None]:
     """A new optimiser as the run's config has it; the returned function steps along a loss.
 
     Args:
-        runner: its config's optimiser and clipping are used.
+        runner: its config's optimiser and clipping are used, and where the config tells parameters
+            apart (``paramwise_cfg``, ``constructor``) what its optimiser has for each.
+        model: a copy of the run's model, or one that is built like it.
         groups: parameters that learn; each group's gradient is clipped on its own.
-        rate: learning rate; None: the config's.
-        scheduled: the rate goes through the run's schedule from its start.
+        scheduled: the rates go through the run's schedule from its start.
+        present: the rates are what the run's are at present; otherwise those of the config.
     """
     cfg = copy.deepcopy(runner.cfg.optim_wrapper)
-    params = [p for group in groups for p in group]
+    params: list[Any] = [p for group in groups for p in group]
+    apart = bool(cfg.get('paramwise_cfg') or cfg.get('constructor'))
+    if apart:
+        params = _groups_of_run(runner, model, params, present)
     optimizer = OPTIMIZERS.build(cfg.optimizer, default_args=dict(params=params))
-    if rate is not None:
+    if present and not apart:
         for group in optimizer.param_groups:
-            group['lr'] = rate
+            group['lr'] = runner.optim_wrapper.optimizer.param_groups[0]['lr']
     schedule = _Schedule(runner, optimizer) if scheduled else None
     clip = {k: v for k, v in (cfg.get('clip_grad') or {}).items() if k != 'type'}
 
@@ -129,6 +136,30 @@ def step_of_run(
             schedule.step()
 
     return step
+
+
+def _groups_of_run(
+    runner: Any, model: nn.Module, params: Sequence[nn.Parameter], present: bool
+) -> list[dict[str, Any]]:
+    """A group for each of ``params``, with what the run's optimiser has for the parameter of the
+    same name. A parameter that the run does not have learns at the config's rate.
+    """
+    groups = {id(p): g for g in runner.optim_wrapper.optimizer.param_groups for p in g['params']}
+    of_run = {n: groups.get(id(p), {}) for n, p in unwrap(runner.model).named_parameters()}
+    names = {id(p): n for n, p in model.named_parameters()}
+    found = []
+    for p in params:
+        group = of_run.get(names.get(id(p), ''), {})
+        # a scheduler keeps what it started from under this prefix
+        options = {
+            k: group.get(f'initial_{k}', v)
+            for k, v in group.items()
+            if k != 'params' and not k.startswith('initial_')
+        }
+        if present and group:
+            options['lr'] = group['lr']
+        found.append({**options, 'params': [p]})
+    return found
 
 
 def cross_entropies(
@@ -166,8 +197,7 @@ def train_clone(
         scheduled: the rate goes through the run's schedule from its start; otherwise it stays what
             the run's is at present.
     """
-    now = None if scheduled else runner.optim_wrapper.optimizer.param_groups[0]['lr']
-    step = step_of_run(runner, groups, now, scheduled)
+    step = step_of_run(runner, clone, groups, scheduled, present=not scheduled)
     dataset = runner.train_dataloader.dataset
     clone.train()
     with preserved_rng(key):

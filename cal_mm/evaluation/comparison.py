@@ -1,12 +1,20 @@
 """Several results files side by side: one row per condition, one column per model."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from itertools import combinations
 from typing import Any
 
 from .table import group_rows, render
 
-__all__ = ['check_same_data', 'comparison_table', 'standard_error']
+__all__ = [
+    'check_same_data',
+    'check_same_noise',
+    'comparison_table',
+    'hit_modalities',
+    'same_noise',
+    'standard_error',
+]
 
 Condition = tuple[str | None, str]
 
@@ -57,6 +65,58 @@ def check_same_data(
             )
 
 
+def hit_modalities(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The modalities that noise hits in any of ``rows``."""
+    return {m for row in rows for m in row['modalities']}
+
+
+def same_noise(first: Sequence[Any], second: Sequence[Any], lone: Set[str]) -> bool:
+    """Whether two rows' ``corruptions`` are equal, but for those of the modalities ``lone``."""
+    kept = [[c for c in noise if c.get('modality') not in lone] for noise in (first, second)]
+    return kept[0] == kept[1]
+
+
+def check_same_noise(
+    files: Sequence[Mapping[str, Any]], labels: Sequence[str], refused: str
+) -> None:
+    """See that conditions of one protocol, version and name are the same noise in all files.
+
+    A model may take some of the modalities only: of two files, noise on a modality that is hit in
+    one of them alone does not count.
+
+    Args:
+        files: as ``load_results`` gives them.
+        labels: one name per file.
+        refused: what results of different noise cannot do.
+
+    Raises:
+        ValueError: other noise under one name.
+    """
+    hit = [hit_modalities(f['rows']) for f in files]
+    keys = ('protocol', 'protocol_version', 'condition')
+    rows = [{tuple(row[k] for k in keys): row['corruptions'] for row in f['rows']} for f in files]
+    for i, j in combinations(range(len(files)), 2):
+        for key in rows[i]:
+            if key in rows[j] and not same_noise(rows[i][key], rows[j][key], hit[i] ^ hit[j]):
+                raise ValueError(
+                    f'{key[2]} ({key[0]}) is not the same noise in all of these results, so they '
+                    f'cannot {refused}: {labels[i]}: {rows[i][key]}; {labels[j]}: {rows[j][key]}'
+                )
+
+
+def _check_versions(files: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
+    first: dict[Condition, tuple[Any, str]] = {}
+    for file, label in zip(files, labels, strict=True):
+        for row in file['rows']:
+            version = row['protocol_version']
+            known, owner = first.setdefault((row['protocol'], row['condition']), (version, label))
+            if version != known:
+                raise ValueError(
+                    f'{row["condition"]}: the noise protocol {row["protocol"]} has version {known} '
+                    f'in {owner} and {version} in {label}, so they cannot stand in one table'
+                )
+
+
 def comparison_table(
     files: Sequence[Mapping[str, Any]],
     labels: Sequence[str],
@@ -74,12 +134,14 @@ def comparison_table(
         digits: after the decimal point.
 
     Raises:
-        ValueError: fewer than two files, labels that do not match, files of different data or
-            splits, or none has the metric.
+        ValueError: fewer than two files, labels that do not match, files of different data, splits
+            or noise, or none has the metric.
     """
     if len(files) < 2:
         raise ValueError(f'a comparison needs at least two results files, got {len(files)}')
     check_same_data(files, labels, 'stand in one table')
+    _check_versions(files, labels)
+    check_same_noise(files, labels, 'stand in one table')
     columns = [_means(r, metric) for r in files]
     conditions = list(dict.fromkeys(c for column in columns for c in column))
     if not conditions:

@@ -64,14 +64,15 @@ def _stack(rows: Sequence[dict], key: str) -> torch.Tensor | None:
 def unique_predictions(rows: Sequence[dict], size: int) -> list[dict]:
     """``rows`` without what a distributed sampler padded: one row per sample id.
 
+    Without ids only the padding at the end can be told: the first ``size`` rows.
+
     Raises:
         ValueError: not every one of the ``size`` samples was scored.
     """
-    if any(not row['sample_id'] for row in rows):
-        return list(rows[:size])  # without ids only the padding at the end can be told
-    seen: dict[str, dict] = {}
-    for row in rows:
-        seen.setdefault(row['sample_id'], row)
+    named = all(row['sample_id'] for row in rows)
+    seen: dict[str | int, dict] = {}
+    for i, row in enumerate(rows if named else rows[:size]):
+        seen.setdefault(row['sample_id'] if named else i, row)
     if len(seen) != size:
         raise ValueError(
             f'{len(seen)} distinct samples were scored but the dataset has {size}: set '

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .comparison import hit_modalities, same_noise
 from .report import predictions_path
 from .results import ResultsError, load_predictions, load_results
 
@@ -169,7 +170,8 @@ def _check_noise(a: Run, b: Run, i: int, j: int) -> None:
             f'{mine["condition"]}: the noise protocol {mine["protocol"]} has version '
             f'{mine["protocol_version"]} in {a.path} and {theirs["protocol_version"]} in {b.path}'
         )
-    if mine['corruptions'] != theirs['corruptions']:
+    lone = hit_modalities(a.results['rows']) ^ hit_modalities(b.results['rows'])
+    if not same_noise(mine['corruptions'], theirs['corruptions'], lone):
         raise ValueError(
             f'{mine["condition"]} is not the same noise in both files: {mine["corruptions"]} in '
             f'{a.path}, {theirs["corruptions"]} in {b.path}'

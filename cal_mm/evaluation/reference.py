@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .comparison import hit_modalities, same_noise
 from .results import ResultsError, load_results, sha256_of
 
 __all__ = ['check_reference', 'load_reference', 'reference_source']
@@ -84,6 +85,7 @@ def _check_conditions(
         versions.setdefault(row['protocol'], set()).add(row['protocol_version'])
     if not any(row['attack'] is None for row in rows):
         raise ResultsError(f'the reference {where} has no clean row; {_HOW}')
+    lone = hit_modalities(rows) ^ hit_modalities(conditions)
     missing = []
     for condition in conditions:
         protocol, version = condition['protocol'], condition['protocol_version']
@@ -97,7 +99,7 @@ def _check_conditions(
             )
         if found is None:
             missing.append(f'{condition["condition"]} ({protocol}, seed {condition["seed"]})')
-        elif found['corruptions'] != _plain(condition['corruptions']):
+        elif not same_noise(found['corruptions'], _plain(condition['corruptions']), lone):
             raise ResultsError(
                 f'the reference {where} has other noise under the name '
                 f'{condition["condition"]!r}: {found["corruptions"]} where this is '

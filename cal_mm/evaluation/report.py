@@ -103,5 +103,9 @@ def prediction_arrays(predictions: Predictions) -> dict[str, np.ndarray | None]:
 
 
 def predictions_path(out: str | Path) -> Path:
-    """Where the per-sample predictions of the results file ``out`` go: beside it, ``.npz``."""
-    return Path(out).with_suffix('.predictions.npz')
+    """Where the per-sample predictions of the results file ``out`` go: beside it, ``.npz``.
+
+    ``.predictions.npz`` takes the place of ``.json`` and follows any other name.
+    """
+    path = Path(out)
+    return path.with_name(f'{path.name.removesuffix(".json")}.predictions.npz')

@@ -1,5 +1,6 @@
 """Results rows as curves over the strength of a corruption: area, mCE, relative robustness."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +27,12 @@ class Curve:
         protocol: name of the noise protocol, and
         version: its version.
         attack: short name of the noise.
+        options: what was asked for beside the strength, such as ``liquid=mud``.
         modalities: those that are hit.
         axis: 'severity' or 'epsilon'; None for a condition without a scale (missing, a physical
             value), which is a curve of its own with the strength 1.
         label: for people.
+        family: the condition without its strength.
         strengths: ascending, clean (0) left out.
         members: per strength the numbers of its rows, one per noise seed.
     """
@@ -37,16 +40,18 @@ class Curve:
     protocol: str | None
     version: int | None
     attack: str
+    options: str
     modalities: tuple[str, ...]
     axis: str | None
     label: str
+    family: str
     strengths: tuple[float, ...]
     members: tuple[tuple[int, ...], ...]
 
     @property
     def key(self) -> tuple:
-        """What makes it the same curve in another file."""
-        return self.protocol, self.version, self.attack, self.modalities, self.axis, self.label
+        """What makes it the same curve in another file, whose model may take other modalities."""
+        return self.protocol, self.version, self.attack, self.axis, self.family
 
     def describe(self) -> dict[str, Any]:
         """Its place in a results file's summary."""
@@ -61,35 +66,56 @@ class Curve:
         }
 
 
-def _place(row: Row) -> tuple[str | None, float, str]:
-    """Axis, strength and label of a row's curve."""
-    for axis in ('severity', 'epsilon'):
-        if row[axis] is not None:
-            return axis, float(row[axis]), f'{row["attack"]}@{"+".join(row["modalities"])}'
-    return None, 1.0, str(row['condition'])
+def _place(row: Row) -> tuple[str | None, float, str, str]:
+    """Axis, strength, options and family of a row's curve."""
+    condition = str(row['condition'])
+    plain = f'{row["attack"]}@{"+".join(row["modalities"])}'
+    if row['severity'] is not None:
+        asked = re.fullmatch(
+            rf'([^:@\s]+):{row["severity"]}(?:,([^@\s]+))?@(\S+)',
+            condition,
+        )
+        if asked is None:
+            return 'severity', float(row['severity']), '', plain
+        options = asked[2] or ''
+        return 'severity', float(row['severity']), options, f'{asked[1]}:{options}@{asked[3]}'
+    if row['epsilon'] is not None:
+        family = condition.removesuffix(f' eps {row["epsilon"]:g}')
+        return 'epsilon', float(row['epsilon']), '', plain if family == condition else family
+    return None, 1.0, '', condition
 
 
 def curves_of(rows: Sequence[Row]) -> list[Curve]:
     """The curves of ``rows`` in the order of their first rows; clean rows are in none."""
-    found: dict[tuple[str | None, int | None, str, tuple[str, ...], str | None, str], dict] = {}
+    found: dict[tuple, dict[float, list[int]]] = {}
     for number, row in enumerate(rows):
         if row['attack'] is None:
             continue
-        axis, strength, label = _place(row)
-        key = (
-            row['protocol'],
-            row['protocol_version'],
-            row['attack'],
-            tuple(row['modalities']),
-            axis,
-            label,
+        axis, strength, options, family = _place(row)
+        key = (row['protocol'], row['protocol_version'], row['attack'], options, axis, family)
+        found.setdefault(key, {}).setdefault(strength, []).append(number)
+    curves = []
+    for (protocol, version, attack, options, axis, family), points in found.items():
+        strengths = tuple(sorted(points))
+        members = tuple(tuple(points[s]) for s in strengths)
+        modalities = tuple(rows[members[0][0]]['modalities'])
+        hit = '+'.join(modalities)
+        label = f'{attack}:{options}@{hit}' if options else f'{attack}@{hit}'
+        curves.append(
+            Curve(
+                protocol=protocol,
+                version=version,
+                attack=attack,
+                options=options,
+                modalities=modalities,
+                axis=axis,
+                label=family if axis is None else label,
+                family=family,
+                strengths=strengths,
+                members=members,
+            )
         )
-        points: dict[float, list[int]] = found.setdefault(key, {})
-        points.setdefault(strength, []).append(number)
-    return [
-        Curve(*key, tuple(sorted(points)), tuple(tuple(points[s]) for s in sorted(points)))
-        for key, points in found.items()
-    ]
+    return curves
 
 
 def area_under_severity(strengths: ArrayLike, values: ArrayLike, clean: float) -> float:

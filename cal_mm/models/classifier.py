@@ -1,9 +1,11 @@
 """The model: training losses and inference on top of the parts in ``network.py``."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from cal_mm.models.state import ForwardState
@@ -37,11 +39,11 @@ class MultiModalClassifier(MultiModalNetwork):
         losses: configs of the loss components; default: cross-entropy of the fused logits.
         contribution: keyword arguments of ``ContributionTracker``; None: W is not measured.
         gate: how inference makes the prediction, a name or a config: ``none``, ``contribution``
-            (z_m times M W_m of the sample), ``confidence`` (the same with D alone), ``uncertainty``
-            (with how usual the bottleneck's posterior is), ``experts`` (product of calibrated
-            unimodal posteriors, weighted by typicality), ``pool`` (of the fused and the unimodal
-            posteriors, by contribution and typicality), ``evidence`` (Dempster's combination of the
-            heads' evidence).
+            (z_m times W_m of the sample, times the number of its modalities), ``confidence`` (the
+            same with D alone), ``uncertainty`` (with how usual the bottleneck's posterior is),
+            ``experts`` (product of calibrated unimodal posteriors, weighted by typicality),
+            ``pool`` (of the fused and the unimodal posteriors, by contribution and typicality),
+            ``evidence`` (Dempster's combination of the heads' evidence).
         seed: of the bottlenecks' noise, which has its own generator.
         data_preprocessor: config of the preprocessor.
 
@@ -189,20 +191,25 @@ class MultiModalClassifier(MultiModalNetwork):
             raise
 
     def check_gate(self) -> None:
-        """Refuse to test with a gate whose statistics this model's weights do not hold.
+        """Refuse to test with a gate whose statistics this model's weights do not hold; a part that
+        it can do without is logged.
 
         Validation during training does without: until they are fitted every modality counts alike.
 
         Raises:
             ValueError: says what is missing and where it comes from.
         """
-        missing = self.gate.unfitted(self._gate_parts())
+        parts = self._gate_parts()
+        missing = self.gate.unfitted(parts)
         if missing is not None:
             raise ValueError(
                 f'{type(self.gate).__name__} cannot be used with these weights: {missing}. Train '
-                f'with the CalibrationHook and the ContributionHook '
+                f'with validation data, the CalibrationHook and the ContributionHook '
                 f"(configs/_base_/default_runtime.py), or test with gate='none'"
             )
+        doubt = self.gate.partly_fitted(parts)
+        if doubt is not None:
+            print_log(f'{type(self.gate).__name__}: {doubt}', 'current', logging.WARNING)
 
     @torch.no_grad()
     def _predict(

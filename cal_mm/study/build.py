@@ -203,6 +203,8 @@ class ConfigBuilder:
                     cfg.merge_from_dict({target: copy.deepcopy(own[name].to_dict())})
             hooks = [*(cfg.get('custom_hooks') or []), *(own.get('method_hooks') or [])]
             cfg.custom_hooks = [ConfigDict(copy.deepcopy(h)) for h in hooks]
+            # no trial is resumed, so how a run is resumed is no part of its digest
+            (cfg.get('default_hooks') or {}).pop('resumed_validation', None)
             keep = (row.modality,) if row.modality else self.modalities(spec)
             # before modalities are left out: options may name any of them
             self._apply(cfg, spec.options, f'datasets.{spec.name}.options')
@@ -335,3 +337,7 @@ def _stretch(cfg: Config, epochs: int) -> None:
                 one[key] = max(least, round(value * epochs / before))
             elif isinstance(value, list | tuple):
                 one[key] = [max(1, round(v * epochs / before)) for v in value]
+        if str(one.get('type')) == 'CosineAnnealingLR':
+            # what it defaults to: the length is part of a trial's digest
+            one.setdefault('end', epochs)
+            one.setdefault('T_max', one['end'] - one.get('begin', 0))

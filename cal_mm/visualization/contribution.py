@@ -9,11 +9,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cal_mm.evaluation.comparison import check_same_data
+from cal_mm.evaluation.comparison import check_same_data, check_same_noise
 from cal_mm.evaluation.results import load_results
 from cal_mm.evaluation.severity import Curve
 
-from .panels import common_curves, panel_grid, panel_title, strength_axis
+from .panels import common_curves, panel_grid, panel_title, strength_axis, widest_curves
 from .robustness import model_names
 from .style import _DASHES, _RC, save_figure, series_styles
 
@@ -36,15 +36,16 @@ def draw_contribution(
         title: over the figure.
 
     Raises:
-        ValueError: labels that do not match the files, files of different data or without a common
-            corruption, or no W under noise of any scale.
+        ValueError: labels that do not match the files, files of different data, with other noise
+            under one name or without a common corruption, or no W under noise of any scale.
     """
     labels = list(labels) if labels else model_names(files)
     check_same_data(files, labels, 'be in one figure')
+    check_same_noise(files, labels, 'be in one figure')
     kept = [i for i, f in enumerate(files) if any(row['contribution'] for row in f['rows'])]
     files, labels = [files[i] for i in kept], [labels[i] for i in kept]
     found = common_curves(files)
-    every = {k: c for curves in found for k, c in curves.items() if c.axis is not None}
+    every = {k: c for k, c in widest_curves(found).items() if c.axis is not None}
     if not every:
         raise ValueError(
             'there is no W to draw: it takes a model with model.contribution (a CAL config), '

@@ -11,7 +11,7 @@ from cal_mm.evaluation.severity import Curve, curves_of
 
 from .style import new_figure
 
-__all__ = ['common_curves', 'panel_grid', 'panel_title', 'strength_axis']
+__all__ = ['common_curves', 'panel_grid', 'panel_title', 'strength_axis', 'widest_curves']
 
 _TITLE = 30  # characters on a line, and in small panels:
 _SMALL_TITLE = 24
@@ -35,6 +35,16 @@ def common_curves(files: Sequence[Mapping[str, Any]]) -> list[dict[tuple, Curve]
             f'figure ({told}): test all models with the same --protocol or --attack'
         )
     return found
+
+
+def widest_curves(found: Sequence[Mapping[tuple, Curve]]) -> dict[tuple, Curve]:
+    """A curve for each key of several files: that of the model of which most modalities are hit."""
+    widest: dict[tuple, Curve] = {}
+    for curves in found:
+        for key, curve in curves.items():
+            if len(curve.modalities) > len(widest.get(key, curve).modalities) or key not in widest:
+                widest[key] = curve
+    return widest
 
 
 def panel_grid(panels: int, others: int = 0) -> tuple[Figure, list[Any], Any]:
@@ -68,10 +78,12 @@ def panel_grid(panels: int, others: int = 0) -> tuple[Figure, list[Any], Any]:
 
 
 def panel_title(curve: Curve, keys: Sequence[tuple]) -> str:
-    """Corruption and modalities; the protocol too where the figure has several."""
+    """Corruption, modalities and options; the protocol too where the figure has several."""
     modalities = curve.modalities
     where = ' + '.join(modalities) if len(modalities) < 3 else f'{len(modalities)} modalities'
     title = f'{curve.attack.replace("_", " ")} on {where}'
+    if curve.options:
+        title += f' ({curve.options.replace(",", ", ")})'
     if len({key[:2] for key in keys}) > 1 and curve.protocol:
         title += (
             f' ({curve.protocol} v{curve.version})' if curve.version else f' ({curve.protocol})'

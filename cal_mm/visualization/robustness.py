@@ -8,11 +8,11 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from cal_mm.evaluation.comparison import check_same_data
+from cal_mm.evaluation.comparison import check_same_data, check_same_noise
 from cal_mm.evaluation.results import load_results
 from cal_mm.evaluation.severity import Curve
 
-from .panels import common_curves, panel_grid, panel_title, strength_axis
+from .panels import common_curves, panel_grid, panel_title, strength_axis, widest_curves
 from .style import _RC, save_figure, series_styles
 
 __all__ = ['BANDS', 'draw_robustness', 'model_names', 'plot_robustness']
@@ -105,15 +105,17 @@ def draw_robustness(
         band: 'interval' or 'seeds'.
 
     Raises:
-        ValueError: another band, labels that do not match the files, files of different data,
-            several files without a common corruption, or no condition but clean.
+        ValueError: another band, labels that do not match the files, files of different data or
+            with other noise under one name, several files without a common corruption, or no
+            condition but clean.
     """
     if band not in BANDS:
         raise ValueError(f'band must be one of {", ".join(BANDS)}, got {band!r}')
     labels = list(labels) if labels else model_names(files)
     check_same_data(files, labels, 'be in one figure')
+    check_same_noise(files, labels, 'be in one figure')
     found = [_File(f, c, metric, band) for f, c in zip(files, common_curves(files), strict=True)]
-    every = {key: curve for f in found for key, curve in f.curves.items()}
+    every = widest_curves([f.curves for f in found])
     panels = [key for key, curve in every.items() if curve.axis is not None]
     others = [key for key, curve in every.items() if curve.axis is None]
     if not every:

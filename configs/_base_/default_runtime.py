@@ -15,6 +15,7 @@ default_hooks = dict(
     feature_cache=dict(type='FeatureCacheHook'),
     contribution=dict(type='ContributionHook'),
     calibration=dict(type='CalibrationHook'),
+    resumed_validation=dict(type='ResumedValidationHook'),
 )
 
 env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))

@@ -152,8 +152,9 @@ def test_fgsm_is_the_sign_of_the_gradient_at_the_embeddings(model):
     model.zero_grad(set_to_none=True)
 
 
-def test_the_prediction_is_that_of_the_shifted_embeddings_whatever_the_batch(model):
-    attacks = [TextPGD('text', eps=0.5, seed=2), FeatureFGSM('view', eps=0.3)]
+@pytest.mark.parametrize('cls', [TextPGD, TextPGDL2])
+def test_the_prediction_is_that_of_the_shifted_embeddings_whatever_the_batch(model, cls):
+    attacks = [cls('text', eps=0.5, seed=2), FeatureFGSM('view', eps=0.3)]
     items = [text_item(i) for i in range(8)]
     items[2]['inputs']['text'] = None
     items[5]['inputs']['view'] = None

@@ -81,7 +81,7 @@ def test_the_protocol_on_the_command_line(case, tmp_path):
     assert (code, err) == (0, '')
     rows = load_results(out)['rows'][1:]
     assert len(rows) == 3 * 3 * 4
-    assert {(r['protocol'], r['protocol_version']) for r in rows} == {('adversarial', 1)}
+    assert {(r['protocol'], r['protocol_version']) for r in rows} == {('adversarial', 2)}
     assert {r['attack'] for r in rows} == {'fgsm', 'pgd', 'pgd_l2'}
     nll = {r['condition']: r['metrics']['nll'] for r in rows}
     for attack in ('fgsm', 'pgd', 'pgd_l2'):

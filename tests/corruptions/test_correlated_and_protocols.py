@@ -9,6 +9,7 @@ from mmengine.dataset import pseudo_collate
 
 from cal_mm.corruptions import PROTOCOLS, get_protocol, parse_attack
 from cal_mm.corruptions.plan import plan_conditions
+from cal_mm.datasets.transforms import LoadImage
 from cal_mm.structures import MultiModalDataSample, sample_key
 
 KINDS = {'cam': 'image', 'mic': 'waveform', 'words': 'text', 'view': 'features', 'range': 'depth'}
@@ -96,7 +97,7 @@ def test_corruption_1_has_the_event_at_five_severities():
     events = [c for c in conditions if c.attack == 'correlated']
     assert [c.severity for c in events] == [1, 2, 3, 4, 5]
     assert all(c.modalities == tuple(sorted(KINDS)) for c in events)
-    assert PROTOCOLS['corruption-1'].version == 2
+    assert PROTOCOLS['corruption-1'].version == 3
     alone = get_protocol('corruption-1').conditions({'cam': 'image'}, [0])
     assert {c.attack for c in alone}.isdisjoint({'correlated', 'noise', 'missing', 'swap'})
 
@@ -111,6 +112,76 @@ def test_corruption_1_leaves_out_what_cannot_act():
     assert 'ImageSaturate' not in names(shape=[1, 28, 28])
     assert 'FrameDrop' not in names(frames=1)
     assert 'FrameDrop' in names(frames=3)
+    assert 'FrameDrop' in names(frames=True)
+    assert 'ImageSaturate' not in names(channels=1)
+
+
+def test_corruption_1_of_what_loading_makes_of_the_images():
+    def facts(known, **options):
+        found = {'m': {'kind': 'image', **known}}
+        LoadImage('m', **options).update_facts(found)
+        return found['m']
+
+    assert facts({'frames': True}) == {'kind': 'image', 'frames': True}
+    assert facts({'frames': True}, num_frames=3)['frames'] == 3
+    assert facts({'frames': True}, num_frames=1)['frames'] == 1
+    assert facts({}, num_frames=3) == {'kind': 'image'}  # single images stay single
+    assert facts({}, color='grayscale') == {'kind': 'image', 'channels': 1}
+    grey = get_protocol('corruption-1').conditions({'m': facts({}, color='grayscale')})
+    assert 'ImageSaturate' not in {c.attack for c in grey}
+
+
+@pytest.mark.parametrize('shape', [(1, 3, 6, 6), (3, 6, 6)])
+def test_one_frame_is_no_clip(shape):
+    kinds = {'m': {'kind': 'image', 'frames': True}}
+    sample = MultiModalDataSample.of('s', 0)
+    one = {'inputs': {'m': torch.zeros(shape, dtype=torch.uint8)}, 'data_samples': sample}
+    two = {**one, 'inputs': {'m': torch.zeros(2, 3, 6, 6, dtype=torch.uint8)}}
+    names = [
+        {c.attack for c in plan_conditions(kinds, protocol='corruption-1', item=item)}
+        for item in (one, two)
+    ]
+    assert names[1] - names[0] == {'FrameDrop', 'FrameFreeze'}
+    for attack in ('frame_drop:5@m', 'frame_freeze:1@m'):
+        with pytest.raises(ValueError, match='needs several frames'):
+            plan_conditions(kinds, [attack], item=one)
+        assert plan_conditions(kinds, [attack], item=two)
+
+
+@pytest.mark.parametrize('protocol', ['qmf-legacy', 'clipped', 'corruption-1', 'missing'])
+def test_a_model_of_some_of_the_modalities_gets_the_noise_of_all(protocol):
+    everything = {'depth': 'depth', 'rgb': 'image'}
+    whole = plan_conditions(everything, protocol=protocol, seeds=2)
+    again = plan_conditions(everything, protocol=protocol, seeds=2, everything=everything)
+    assert [c.describe() for c in again] == [c.describe() for c in whole]
+    if protocol == 'missing':
+        with pytest.raises(ValueError, match='needs at least two modalities, the model has only'):
+            plan_conditions({'rgb': 'image'}, protocol=protocol, everything=everything)
+        return
+    own = plan_conditions({'rgb': 'image'}, protocol=protocol, seeds=2, everything=everything)
+    noise = {
+        (c.label, c.seed): [str(n.describe()) for n in c.corruptions if n.modality == 'rgb']
+        for c in whole
+    }
+    found = {(c.label, c.seed): [str(n.describe()) for n in c.corruptions] for c in own}
+    assert found.items() <= noise.items()
+    kept = list(dict.fromkeys(label for label, _ in found))
+    gaussian = next(c for c in own if c.attack in ('gaussian', 'noise', 'ImageGaussianNoise'))
+    assert (
+        gaussian.corruptions[0].value
+        == {'qmf-legacy': 5, 'clipped': 50, 'corruption-1': 10}[protocol]
+    )
+    if protocol == 'clipped':  # noise on all is that on rgb
+        assert kept == [f'{n}@rgb eps {e}' for e in (5, 10) for n in ('noise', 'salt_pepper')]
+    if protocol == 'corruption-1':
+        assert {'swap@rgb', 'correlated:5@depth+rgb'} < set(kept)
+        assert not {'missing@rgb', 'swap@depth', 'noise:5@depth+rgb'} & set(kept)
+
+
+def test_missing_of_a_model_of_some_of_the_modalities():
+    kinds = dict.fromkeys('abc', 'text')
+    own = plan_conditions({'a': 'text', 'b': 'text'}, protocol='missing', everything=kinds)
+    assert [c.label for c in own] == ['drop a', 'drop b']
 
 
 def test_the_names_of_imagenet_c():

@@ -24,7 +24,7 @@ from cal_mm.datasets import (
     feature_statistics,
     set_dataset_epoch,
 )
-from cal_mm.datasets.transforms import ModalityTransform
+from cal_mm.datasets.transforms import LoadFeatures, ModalityTransform
 from cal_mm.registry import DATASETS
 
 
@@ -120,6 +120,86 @@ def test_nothing_is_left_out_by_a_subclass_with_items_of_its_own(prepared):
     own = Upper(prepared, 'train', LOADERS)
     assert own.narrowed(['feats', 'text']) is None
     assert MultiModalDataset(prepared, 'train', LOADERS).narrowed(['feats', 'text']) is not None
+
+
+FEATS = [
+    dict(type='LoadFeatures', modality='feats'),
+    dict(type='PackInputs', modalities=('feats',)),
+]
+
+
+class Unlike(LoadFeatures):
+    """A subclass that has not said whether it draws."""
+
+    def apply(self, value, modality, results, *args):
+        return super().apply(value, modality, results) + float(results['rng'].random())
+
+
+def reads_of(data, monkeypatch):
+    """Ids of the samples that are read from the disk from now on."""
+    seen, inner = [], type(data.rows).row
+    monkeypatch.setattr(type(data.rows), 'row', lambda self, i: seen.append(i) or inner(self, i))
+    return seen
+
+
+@pytest.mark.parametrize('pipeline', [FEATS, LOADERS], ids=['features', 'every kind'])
+def test_what_draws_nothing_is_read_once(prepared, monkeypatch, pipeline):
+    data = build(prepared, pipeline=pipeline, label_noise=0.5)
+    seen = reads_of(data, monkeypatch)
+    first = [data[i] for i in range(len(data))]
+    first[2]['inputs']['feats'] = None  # what a user does to an item stays with it
+    first[2]['data_samples'].set_metainfo({'missing': ('feats',)})
+    again = [data[i] for i in range(len(data))]
+    assert seen == list(range(len(data)))
+    fresh = [build(prepared, pipeline=pipeline, label_noise=0.5)[i] for i in range(len(data))]
+    for mine, theirs in zip(again, fresh, strict=True):
+        assert mine['inputs'].keys() == theirs['inputs'].keys()
+        for m, value in theirs['inputs'].items():
+            same = torch.equal if isinstance(value, torch.Tensor) else str.__eq__
+            assert same(mine['inputs'][m], value), m
+        sample, other = mine['data_samples'], theirs['data_samples']
+        assert sample.metainfo == other.metainfo
+        assert torch.equal(sample.gt_label, other.gt_label)
+
+
+@pytest.mark.parametrize('how', ['draws', 'subclass', 'no room', 'raw'])
+def test_what_may_draw_or_has_no_room_is_read_every_time(prepared, monkeypatch, how):
+    class Raw(MultiModalDataset):
+        def raw(self, idx):
+            return super().raw(idx)
+
+    pipeline = list(FEATS)
+    if how == 'draws':
+        pipeline.insert(1, Shift('feats'))
+    if how == 'subclass':
+        pipeline[0] = Unlike('feats')
+    kind = Raw if how == 'raw' else MultiModalDataset
+    keep = dict(keep_bytes=30) if how == 'no room' else {}  # one sample has 20 bytes
+    data = kind(prepared, 'train', pipeline=pipeline, **keep)
+    seen = reads_of(data, monkeypatch)
+    for epoch in (0, 1):
+        data.set_epoch(epoch)
+        for i in (0, 1):
+            data[i]
+    assert seen == ([0, 1, 1] if how == 'no room' else [0, 1, 0, 1])
+    with pytest.raises(ValueError, match='keep_bytes must be >= 0'):
+        build(prepared, keep_bytes=-1)
+
+
+def test_another_pipeline_or_subset_is_not_served_what_was_kept(prepared):
+    data = build(prepared, pipeline=FEATS)
+    before = data[3]['inputs']['feats']
+    part = data.get_subset([3, 1])
+    assert [part[i]['data_samples'].sample_id for i in (0, 1)] == ['train-3', 'train-1']
+    assert torch.equal(part[0]['inputs']['feats'], before)
+    shift = Shift('feats')
+    data.pipeline.transforms.insert(1, shift)
+    assert not torch.equal(data[3]['inputs']['feats'], before)
+    data.pipeline.transforms.remove(shift)
+    assert torch.equal(data[3]['inputs']['feats'], before)
+    narrow = build(prepared, pipeline=LOADERS)
+    narrow[3]
+    assert list(narrow.narrowed(['text'])[3]['inputs']) == ['text']
 
 
 def test_modalities_left_out_are_not_read_and_their_transforms_dropped(prepared):

@@ -20,7 +20,7 @@ from cal_mm.engine.hooks.relearning import (
     relearning_weights,
 )
 from cal_mm.engine.hooks.subsets import held_out, loss_component, some_of
-from cal_mm.engine.short_training import clone_of, train_clone
+from cal_mm.engine.short_training import clone_of, step_of_run, train_clone
 from cal_mm.models.losses import BlendedCrossEntropy
 from cal_mm.models.losses.blended import blending_weights
 from cal_mm.structures import epochs_of
@@ -231,6 +231,48 @@ def test_a_training_of_a_copy_goes_through_the_rates_of_the_run(monkeypatch, sch
         for u in range(12)
     ]
     assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('kind', ['present', 'scheduled', 'base'])
+def test_parameters_that_the_config_tells_apart_keep_their_options(monkeypatch, kind):
+    """A tenth of the rate for encoders, while the run has gone half the way."""
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+
+    paramwise = dict(custom_keys=dict(encoders=dict(lr_mult=0.1, decay_mult=0.0)))
+    wrapper = dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1), paramwise_cfg=paramwise)
+    model = build()
+    runner = fake_runner(
+        model,
+        cfg=Config(dict(optim_wrapper=wrapper)),
+        optim_wrapper=build_optim_wrapper(model, dict(wrapper, type='OptimWrapper')),
+        max_iters=50,
+    )
+    schedule = dict(type='CosineAnnealingLR', by_epoch=True, T_max=10)
+    runner.cfg.param_scheduler = [schedule]
+    for group in runner.optim_wrapper.optimizer.param_groups:
+        group['initial_lr'] = group['lr']
+        group['lr'] = group['lr'] / 2
+    clone, head = clone_of(model), torch.nn.Linear(2, 2)
+    built = []
+
+    def adamw(cfg, default_args):
+        options = {k: v for k, v in cfg.items() if k != 'type'}
+        built.append(torch.optim.AdamW(default_args['params'], **options))
+        return built[0]
+
+    monkeypatch.setattr('cal_mm.engine.short_training.OPTIMIZERS', SimpleNamespace(build=adamw))
+    params = [*clone.parameters(), *head.parameters()]
+    step_of_run(runner, clone, [params], kind == 'scheduled', kind == 'present')
+    found = {id(p): g for g in built[0].param_groups for p in g['params']}
+    assert len(found) == len(params)
+    part = 0.5 if kind == 'present' else 1
+    for name, p in clone.named_parameters():
+        slow = name.startswith('encoders')
+        expected = (0.001 * part, 0.0) if slow else (0.01 * part, 0.1)
+        group = found[id(p)]
+        assert (group['lr'], group['weight_decay']) == pytest.approx(expected), name
+    assert found[id(head.weight)]['lr'] == 0.01  # the run has no such parameter
 
 
 def test_epochs_of_an_interval():

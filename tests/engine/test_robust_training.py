@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from builders import batch, build
+from builders import CAL, batch, build, samples
 from cli_runner import ROOT, call, own_name
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import OptimWrapper
 from torch.utils.data import DataLoader
 
@@ -210,6 +211,14 @@ def test_a_gate_that_the_checkpoint_cannot_serve_is_refused(config, tmp_path):
     assert 'posteriors were never fitted' in err
 
 
+class Batches(list):
+    """Collated batches as a loader."""
+
+    @property
+    def dataset(self):
+        return [sample for b in self for sample in b['data_samples']]
+
+
 def test_calibration_leaves_missing_values_out(config, tmp_path):
     """Validation samples that lack a modality do not enter its statistics."""
     from mmengine.runner import Runner
@@ -234,7 +243,7 @@ def test_calibration_leaves_missing_values_out(config, tmp_path):
     ]
     found = []
     for batches in (half, few):
-        hook._calibrate(SimpleNamespace(val_dataloader=batches), model)
+        hook._calibrate(SimpleNamespace(val_dataloader=Batches(batches)), model)
         tracker, typicality = model.contribution, model.contribution.typicality['a']
         found.append(
             torch.cat(
@@ -250,6 +259,59 @@ def test_calibration_leaves_missing_values_out(config, tmp_path):
         )
         assert bool((tracker.told != 0).all())
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+def fitted(model, rows, **kwargs):
+    """The calibrated model's buffers, and what the hook warned of."""
+    warned = []
+    hook = CalibrationHook(**kwargs)
+    runner = SimpleNamespace(
+        val_dataloader=DataLoader(rows, batch_size=16, collate_fn=pseudo_collate),
+        logger=SimpleNamespace(warning=warned.append),
+    )
+    for _ in range(2):
+        hook._calibrate(runner, model)
+    return {k: v.clone() for k, v in model.state_dict().items() if 'contribution' in k}, warned
+
+
+def test_calibration_sees_every_class_of_a_sorted_validation_set():
+    rows = sorted(samples(300), key=lambda row: int(row['data_samples'].gt_label))
+    model = build(**CAL)
+    fitted(model, rows, max_samples=60)
+    for m in 'abc':
+        assert model.contribution.typicality[m].class_means.isfinite().all()
+    everything, warned = fitted(model, rows)
+    assert not warned
+    again, _ = fitted(model, rows, max_samples=300)
+    assert all(torch.equal(v, again[k]) for k, v in everything.items())
+
+
+def test_too_few_validation_samples_of_a_modality_are_told_and_testable(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        'cal_mm.models.classifier.print_log', lambda text, *args, **kwargs: told.append(text)
+    )
+    for rows, few in (
+        (samples(40, missing=[(i, 'b') for i in range(37)]), ['b (3 samples)']),
+        (samples(40, missing=[(i, 'b') for i in range(40)]), ['b (0 samples)']),
+        (samples(5), ['a (5 samples)', 'b (5 samples)', 'c (5 samples)']),
+    ):
+        model = build(**CAL, gate='pool').eval()
+        with pytest.raises(ValueError, match='typicality of the features was never fitted'):
+            model.check_gate()
+        model.contribution.measured.fill_(True)
+        model.data_preprocessor(batch(4), False)  # training has shown every modality's shape
+        _, warned = fitted(model, rows)
+        (text,) = warned  # once
+        assert ', '.join(few) in text
+        told.clear()
+        model.check_gate()
+        (text,) = told
+        assert f'the typicality of {", ".join(f[0] for f in few)} was not fitted' in text
+        assert float(model.contribution.typicality['b'](torch.randn(4, 10)).min()) == 1
+        model.use_gate('uncertainty')
+        with pytest.raises(ValueError, match='takes 8 validation samples with every modality'):
+            model.check_gate()
 
 
 def test_frozen_encoders_tell_where_their_training_features_lie(config, tmp_path):
@@ -279,3 +341,27 @@ def test_frozen_encoders_tell_where_their_training_features_lie(config, tmp_path
     same_weights = typicality((), 'again', **frozen)[2]
     assert torch.equal(plain['a'].components, same_weights['a'].components)
     assert not torch.equal(plain['a'].components, noisy['a'].components)
+
+
+def test_an_average_of_the_weights_is_calibrated_itself(config, tmp_path):
+    """What EMAHook saves is calibrated on the averaged weights, not on the last ones."""
+    from mmengine.runner import Runner
+
+    from cal_mm.config import load_config
+
+    path = config('cal', steps=())
+    path.write_text(path.read_text() + "custom_hooks = [dict(type='EMAHook', momentum=0.05)]\n")
+    train(path, tmp_path / 'run')
+    checkpoint = load_trusted_types(str(tmp_path / 'run/epoch_3.pth'), 'cpu')
+    averaged, last = checkpoint['state_dict'], checkpoint['ema_state_dict']
+    assert gap(averaged, {k: last[f'module.{k}'] for k in averaged}) > 1e-3
+    cfg = load_config(str(path), {'experiment_name': own_name().split('=')[1]})
+    cfg.work_dir = str(tmp_path / 'again')
+    runner = Runner.from_cfg(cfg)
+    names = [k for k in averaged if 'temperature' in k or 'told' in k or 'typicality' in k]
+    for part in (averaged, {k.removeprefix('module.'): v for k, v in last.items()}):
+        runner.model.load_state_dict({k: v for k, v in part.items() if k in averaged})
+        CalibrationHook()._calibrate(runner, runner.model.eval())
+        found = {k: runner.model.state_dict()[k].float() for k in names}
+        same = gap(found, {k: averaged[k].float() for k in names}) < 1e-4
+        assert same == (part is averaged)

@@ -1,5 +1,7 @@
 """Where W is measured: folds, ridge probes, the estimate and its uncertainty."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,29 @@ def test_one_probe_per_coalition():
     assert float(accuracy[0]) > 0.6 > float(accuracy[1])
 
 
+def test_a_modality_whose_features_never_change_tells_nothing():
+    g = torch.Generator().manual_seed(4)
+    labels = torch.randint(3, (300,), generator=g)
+    features = {
+        'a': F.one_hot(labels, 3) + 0.1 * torch.randn(300, 3, generator=g).double(),
+        'b': torch.full((300, 5), 7.0).double(),
+    }
+    folds, plan = torch.arange(300) % 2, coalition_plan(2)
+    logits = torch.zeros(4, 300, 3, dtype=torch.float64)
+    alone = torch.zeros(2, 300, 3, dtype=torch.float64)
+    for fold in (0, 1):
+        out = folds == fold
+        logits[:, out], alone[:, out] = coalition_scores(features, labels, 3, ~out, plan.masks)
+    assert torch.allclose(
+        alone[1][folds == 0], 10 * F.one_hot(labels, 3)[folds == 1].double().mean(0)
+    )
+    tracker = build(dims={'a': 3, 'b': 5}, **CAL).contribution
+    prior = labels.bincount().double().div(300).log()
+    found = estimate_from_predictions(tracker, plan, logits, alone, labels, folds, prior)
+    assert float(found.information[0]) > 0.5
+    assert abs(float(found.information[1])) < 0.01
+
+
 def predictions(strengths, n=400, classes=4, seed=0):
     """Logits of every coalition: the sum of its members' evidence of a given strength, plus
     noise.
@@ -139,6 +164,92 @@ def test_estimate_falls_back_to_uniform_where_nothing_differs():
     )
     assert found.weights.tolist() == pytest.approx([0.5, 0.5])
     assert found.information[0] == found.information[1]
+
+
+def clustered(seed, groups=20, size=20):
+    """Estimates of two equal modalities whose reliability belongs to the group, without and with
+    the groups told.
+    """
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (groups * size,), generator=g)
+    names = [f'g{i // size}' for i in range(len(labels))]
+    sign = (labels * 2 - 1).float()
+    plan, own = coalition_plan(2), []
+    for _ in range(2):
+        reliable = 1 + torch.randn(groups, generator=g).repeat_interleave(size)
+        evidence = sign * reliable + torch.randn(len(labels), generator=g)
+        own.append(torch.stack([-evidence, evidence], dim=-1))
+    own = torch.stack(own)
+    logits = torch.einsum('sm,mnc->snc', plan.masks.float(), own)
+    tracker = build(dims={'a': 3, 'b': 3}, **CAL).contribution
+    tracker.tau = 0.15
+    prior = torch.full((2,), 0.5, dtype=torch.float64).log()
+    folds = make_folds(labels, names, 2, 0)
+    return [
+        estimate_from_predictions(
+            tracker, plan, logits, own, labels, folds, prior, groups=told
+        ).details
+        for told in (None, [str(i) for i in range(len(labels))], names)
+    ]
+
+
+def test_the_jackknife_leaves_out_whole_groups():
+    found = [clustered(seed) for seed in range(12)]
+    for without, each_alone, _ in found:
+        assert without == each_alone
+    decided = [sum(not each[i]['undecided'] for each in found) for i in (0, 2)]
+    assert decided[1] < decided[0] / 1.5
+    errors = [sum(each[i]['gap_standard_error'] for each in found) for i in (0, 2)]
+    assert errors[1] > 1.5 * errors[0]
+
+
+def test_a_group_that_is_a_fold_of_its_own_can_be_left_out():
+    plan, logits, own, labels, _ = predictions([2.0, 0.0], n=90)
+    folds = (torch.arange(90) >= 60).long()
+    tracker = build(dims={'a': 3, 'b': 3}, **CAL).contribution
+    prior = torch.full((4,), 0.25, dtype=torch.float64).log()
+    for groups in ([str(i // 30) for i in range(90)], [str(int(f)) for f in folds], ['one'] * 90):
+        found = estimate_from_predictions(
+            tracker, plan, logits, own, labels, folds, prior, groups=groups
+        )
+        assert torch.isfinite(found.standard_error).all()
+
+
+def test_sampled_shapley_values_come_with_their_error():
+    found = estimate([2.0, 1.0, 0.5, 0.0, 0.0, 0.0, 0.0], n=120)
+    plan, logits, own, labels, folds = predictions([2.0, 1.0, 0.5, 0.0, 0.0, 0.0, 0.0], n=120)
+    prior = torch.full((120,), 0.25).log()
+    everything = torch.ones(120, dtype=torch.bool)
+    values = _Calibrated(plan, logits, own, labels, folds, prior).means(everything)[0]
+    entropy = float(np.log(4))
+    each = torch.stack([pair @ values.clamp_min(-entropy) for pair in plan.pairs]) / entropy
+    expected = each.std(dim=0) / len(each) ** 0.5
+    assert found.details['sampling_error'] == pytest.approx(expected.tolist(), rel=1e-4)
+    assert 0 < max(found.details['sampling_error']) < 0.1
+    assert 'sampling_error' not in estimate([2.0, 0.0]).details
+
+
+@pytest.mark.parametrize('every', [1, 4])
+def test_a_share_of_the_run_is_counted_in_updates(monkeypatch, every):
+    """Of 2001 micro-batches."""
+    source = CONTRIBUTION_SOURCES.build(dict(type='PilotSource', updates=10, share=0.5))
+    trained = []
+    for name, stand_in in (
+        ('_build', lambda *args: None),
+        ('_train', lambda *args: trained.append(args[-2])),
+        ('_read', lambda *args: (torch.zeros(4, 2, 3), torch.zeros(2, 2, 3))),
+    ):
+        monkeypatch.setattr(source, name, stand_in)
+    runner = SimpleNamespace(
+        train_dataloader=SimpleNamespace(dataset=None, batch_size=2),
+        optim_wrapper=SimpleNamespace(_accumulative_counts=every),
+        max_iters=2001,
+        seed=0,
+        logger=SimpleNamespace(info=lambda text: None),
+    )
+    model = SimpleNamespace(modalities=('a', 'b'), num_classes=3)
+    source.predict(runner, model, torch.zeros(4).long(), torch.arange(4) % 2, coalition_plan(2))
+    assert trained == [{1: 1000, 4: 250}[every]] * 2
 
 
 def test_preserved_rng():

@@ -7,6 +7,7 @@ import pytest
 from test_results_files import make_results, make_row
 
 from cal_mm.evaluation import comparison_table, save_results, standard_error
+from cal_mm.visualization.robustness import draw_robustness
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +55,22 @@ def test_refuses_what_cannot_be_compared():
         comparison_table([one], ['one'])
     with pytest.raises(ValueError, match="metric 'auc'"):
         comparison_table([one, one], ['one', 'two'], metric='auc')
+
+
+def test_refuses_other_noise_under_one_name():
+    def noised(*noise, **more):
+        hit = dict(corruptions=list(noise), modalities=[c['modality'] for c in noise], **more)
+        return file(make_row(), make_row('g eps 5', 'g', 0, 50.0, protocol='qmf', **hit))
+
+    rgb, depth = ({'modality': m, 'value': 5.0} for m in ('rgb', 'depth'))
+    both, one = noised(rgb, depth), noised(rgb)
+    assert '+0.00' in comparison_table([both, one], ['both', 'one'])
+    strong = noised({**rgb, 'value': 50.0})
+    for check in (comparison_table, draw_robustness):
+        with pytest.raises(ValueError, match=r'g eps 5 \(qmf\) is not the same noise.*: 50\.0'):
+            check([both, one, strong], ['both', 'one', 'strong'])
+    with pytest.raises(ValueError, match='qmf has version None in one and 3 in new'):
+        comparison_table([one, noised(rgb, protocol_version=3)], ['one', 'new'])
 
 
 def test_standard_error_is_that_of_a_share():

@@ -139,6 +139,9 @@ def test_padded_samples_count_once_and_missing_ones_are_refused():
         unique_predictions(rows, 4)
     anonymous = [{'sample_id': ''} for _ in range(5)]
     assert len(unique_predictions(anonymous, 4)) == 4
+    for some in (anonymous, [*rows[:3], {'sample_id': ''}]):
+        with pytest.raises(ValueError, match=r'drop_last=False'):
+            unique_predictions(some, 6)
 
 
 def test_errors():

@@ -1,5 +1,7 @@
 """Paired comparison of two results files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from results_builders import make_run, write_run
@@ -157,6 +159,35 @@ def no_id(results, predictions):
 def test_what_cannot_be_paired(runs, change, second, message):
     with pytest.raises(ValueError, match=message):
         pair_conditions(*runs(change, **second))
+
+
+def test_predictions_lie_beside_their_results_whatever_the_name():
+    names = {'r.json': 'r', 'lr0.01': 'lr0.01', 'lr0.02': 'lr0.02', 'v1.2.json': 'v1.2'}
+    for name, stem in names.items():
+        assert predictions_path(f'out/{name}') == Path(f'out/{stem}.predictions.npz')
+
+
+def test_models_of_other_modalities_under_the_same_noise(tmp_path):
+    def run(name, *noise, extra=()):
+        results, predictions = make_run(name)
+        for row in results['rows'][1:]:
+            row['modalities'] = [c['modality'] for c in noise]
+            row['corruptions'] = list(noise)
+        for row in extra:
+            results['rows'].append({**results['rows'][1], 'condition': 'other', **row})
+            predictions.append(predictions[1])
+        return load_run(write_run(tmp_path / f'{name}.json', results, predictions))
+
+    a, b = ({'modality': m, 'value': 5.0} for m in 'ab')
+    both = run('both', a, b)
+    (_, pair), _ = pair_conditions(run('one', a), both)
+    assert pair.condition == 'g:3@a'
+    with pytest.raises(ValueError, match='not the same noise in both'):
+        pair_conditions(run('strong', {**a, 'value': 50.0}), both)
+    # it takes b, and another condition shows it
+    lacking = run('lacking', a, extra=[{'modalities': ['b'], 'corruptions': [b]}])
+    with pytest.raises(ValueError, match='not the same noise in both'):
+        pair_conditions(lacking, both)
 
 
 def test_predictions_that_are_missing_damaged_or_stale(tmp_path):

@@ -5,10 +5,13 @@ import json
 import pytest
 import torch
 from cli_runner import load_tool, own_name
+from results_builders import make_results, make_row
 from test_robustness_loop import checkpoint  # noqa: F401
 
 from cal_mm import cli
-from cal_mm.evaluation import load_results
+from cal_mm.corruptions.plan import plan_conditions
+from cal_mm.evaluation import ResultsError, load_results
+from cal_mm.evaluation.reference import check_reference
 
 NOISE = ['--attack', 'gaussian:1-2@image', 'word_mask:3', '--drop', 'sound', '--seeds', '2']
 
@@ -143,6 +146,21 @@ def refused(run_test, argv, message, capsys, monkeypatch):
     assert stop.value.code == 2
     assert message in error
     assert error.count('\n') == 1
+
+
+def test_a_reference_of_more_modalities_serves():
+    everything = {'depth': 'depth', 'rgb': 'image'}
+    plans = [
+        plan_conditions(kinds, protocol='qmf-legacy', seeds=1, everything=everything)
+        for kinds in (everything, {'rgb': 'image'})
+    ]
+    both, one = ([c.describe() for c in plan] for plan in plans)
+    theirs = make_results([make_row(), *({**make_row(), **told} for told in both)])
+    facts = {**theirs['dataset'], 'dataset': theirs['dataset']['name']}
+    check_reference(theirs, 'r.json', facts, 'test', 5, one)
+    theirs['rows'][1]['corruptions'][0]['value'] = 50.0
+    with pytest.raises(ResultsError, match="other noise under the name 'gaussian eps 5'"):
+        check_reference(theirs, 'r.json', facts, 'test', 5, one)
 
 
 def test_no_reference_and_no_noise(run_test, reference, capsys, monkeypatch):

@@ -138,6 +138,24 @@ def test_tool_writes_results(tool, fake_config, checkpoint, tmp_path, capsys, mo
     assert right == pytest.approx(results['rows'][-1]['metrics']['accuracy/top1'])
 
 
+def test_a_model_of_some_of_the_modalities_gets_the_noise_of_the_dataset(
+    tool, fake_config, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fakes.FakeModel, 'modalities', ('image',))
+    text = fake_config.read_text().replace(', sound=dict(), words=dict()', '')
+    kinds = dict(image='image', sound='depth')
+    text += f"test_dataloader['dataset']['kinds'] = {kinds}\n"
+    fake_config.write_text(text)
+    common = [str(fake_config), str(checkpoint), '--protocol', 'qmf-legacy', '--seeds', '1']
+    tool.run(tool.main, tool.parser(), [*common, '--out', 'one'])
+    rows = load_results('one')['rows']
+    assert [r['modalities'] for r in rows[1:]] == [['image']] * 4
+    assert [c['value'] for c in rows[1]['corruptions']] == [5.0]
+    # planned in the same way for the check of a reference
+    tool.run(tool.main, tool.parser(), [*common, '--reference', 'one'])
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -7,6 +7,7 @@ import pytest
 from results_builders import make_predictions, make_results, make_row
 from scipy.stats import spearmanr
 
+from cal_mm.corruptions import parse_attack
 from cal_mm.evaluation import ResultsError, save_results
 from cal_mm.evaluation.contribution_noise import falls, rank_correlation
 from cal_mm.evaluation.results import validate_results
@@ -14,6 +15,7 @@ from cal_mm.evaluation.severity import area_under_severity, curves_of
 from cal_mm.evaluation.statistics import resample_counts
 from cal_mm.evaluation.summary import higher_is_better, summarise, worst
 from cal_mm.evaluation.table import curves_table, results_table, summary_lines
+from cal_mm.visualization.robustness import draw_robustness
 
 
 def noisy(attack, severity, accuracy, seed=0, modalities=('a',), **more):
@@ -101,6 +103,56 @@ def test_curves_are_apart_by_protocol_modality_and_axis():
     ]  # fmt: skip
     assert [c.label for c in curves] == ['g@a', 'g@a+b', 'g@a', 'g@a', 'drop a', 'drop b']
     assert len({c.key for c in curves}) == 6
+
+
+ATTACKS = [
+    'spatter:1-3@m',
+    'spatter:1-3,liquid=mud@m',
+    'spatter:1-3,liquid=water@m',
+    'correlated:1-3@m',
+    'correlated:1-3,probability=0.2@m',
+    'salt_pepper:1-3@m',
+    'salt_pepper:1-3,field=channel@m',
+    'pgd:1-3@m',
+    'pgd:1-3,steps=40,step_size=0.1@m',
+]
+
+
+def test_curves_are_apart_by_options():
+    rows = [make_row()]
+    for seed in (0, 1):
+        for attack in ATTACKS:
+            conditions = [c.describe() for c in parse_attack(attack, {'m': 'image'}, seed)]
+            rows += [make_row(accuracy=50.0) | told for told in conditions]
+    curves = curves_of(rows)
+    assert [c.label for c in curves] == [
+        a.replace(':1-3@', '@').replace(':1-3,', ':') for a in ATTACKS
+    ]
+    assert all(c.strengths == (1, 2, 3) for c in curves)
+    assert all(len(numbers) == 2 for c in curves for numbers in c.members)
+    assert len({c.key for c in curves}) == len(ATTACKS)
+    lines = curves_table(summarise(rows)).splitlines()[2:]
+    assert len({line.split()[0] for line in lines}) == len(ATTACKS)
+    titles = [ax.get_title() for ax in draw_robustness([make_results(rows)]).axes]
+    assert 'spatter on m (liquid=water)' in titles
+    assert len(set(titles)) == len(ATTACKS)
+
+
+def test_a_curve_is_the_same_for_a_model_of_fewer_modalities():
+    def rows(*hit):
+        rows = [make_row()]
+        for e in (5.0, 10.0):
+            place = dict(attack='g', epsilon=e, modalities=list(hit), seed=0)
+            rows.append(make_row(f'g eps {e:g}', 80.0, **place))
+        return rows
+
+    one, both = make_results(rows('a')), make_results(rows('a', 'b'), 'both')
+    against = summarise(one['rows'], reference=both)['reference']
+    assert [c['label'] for c in against['corruptions']] == ['g@a']
+    assert against['mce'] == pytest.approx(100)
+    (ax,) = draw_robustness([one, both]).axes
+    assert ax.get_title() == 'g on a + b'
+    assert len(ax.lines) == 2
 
 
 def test_mce_is_that_of_imagenet_c():

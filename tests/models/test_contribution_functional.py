@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from builders import CAL, batch, build
 
 from cal_mm.models.contribution.functional import (
     CONFIDENCE_KINDS,
@@ -15,12 +16,14 @@ from cal_mm.models.contribution.functional import (
     confidence,
     contribution_weights,
     dynamic_weights,
+    entropy_of,
     information_from_values,
     information_quantity,
     sampled_shapley_values,
     shapley_values,
     told_information,
 )
+from cal_mm.registry import CONTRIBUTIONS
 
 
 def shapley_by_orders(values: np.ndarray) -> np.ndarray:
@@ -224,3 +227,50 @@ def test_dynamic_weights():
     for bad in (dict(floor=-0.1), dict(pivot=0.0), dict(share=1.5), dict(rule='invers')):
         with pytest.raises(ValueError, match=next(iter(bad))):
             dynamic_weights(information, **bad)
+
+
+def estimated(name, present, **kwargs):
+    """Values of an estimator for a batch in which the mask holds."""
+    model = build(**CAL)
+    state = model.state(**model.data_preprocessor(batch(4), False))
+    state.present = present
+    return CONTRIBUTIONS.build(dict(type=name, **kwargs)), state
+
+
+@pytest.mark.parametrize('name', ['UnimodalInformation', 'LearningPotential'])
+def test_a_missing_modality_tells_nothing(name):
+    present = torch.ones(4, 3, dtype=torch.bool)
+    present[1, 0] = present[2, 1] = False
+    whole, masked = (
+        estimator.statistics(state)
+        for estimator, state in (estimated(name, None), estimated(name, present))
+    )
+    assert (whole != 0).all()
+    assert torch.equal(masked, whole * present)
+
+
+def test_averages_keep_their_device_whatever_the_checkpoint_is_on():
+    estimator = CONTRIBUTIONS.build(dict(type='LearningPotential'))
+    stored = {k: torch.ones(3, device='meta') for k in ('slow', 'fast')}
+    estimator._load_from_state_dict(stored, '', {}, True, [], [], [])
+    assert estimator.slow.shape == (3,)
+    assert estimator.slow.device.type == 'cpu'
+
+
+@torch.no_grad()
+def test_the_estimator_knows_the_error_of_sampled_orders():
+    dims = dict.fromkeys('abcdefg', 3)
+    model = build(dims=dims, **CAL)
+    state = model.state(**model.data_preprocessor(batch(6, dims=dims), False))
+    estimator = CONTRIBUTIONS.build(dict(type='ShapleyInformation'))
+    mean = estimator.statistics(state).double().mean(dim=0)
+    assert estimator.sampling_error is None
+    estimator.summarise(mean, state.log_prior.double())
+    entropy = entropy_of(state.log_prior.double())
+    bounded = mean.clamp_min(-float(entropy))
+    expected = estimator.plan(7).standard_error(bounded) / entropy
+    assert float(expected.max()) > 0
+    assert torch.allclose(estimator.sampling_error, expected)
+    small, state = estimated('ShapleyInformation', None)
+    small.summarise(small.statistics(state).mean(dim=0), state.log_prior)
+    assert small.sampling_error is None

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from cal_mm.models.encoders import BaseEncoder, resolve_resource
 from cal_mm.models.encoders.cache import (
@@ -484,6 +484,9 @@ def test_text_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         ENCODERS.build(dict(type='HFTextEncoder'))
     with pytest.raises(ValueError, match="needs 'model_type'"):
         ENCODERS.build(dict(type='HFTextEncoder', config=dict(hidden_size=3)))
+    misspelt = {**BERT, 'hidden_sise': 16}
+    with pytest.raises(ValueError, match=r"no option 'hidden_sise'\. Did you mean 'hidden_size'"):
+        ENCODERS.build(dict(type='HFTextEncoder', config=misspelt))
     with pytest.raises(ValueError, match='pooling must be'):
         ENCODERS.build(dict(type='HFTextEncoder', config=BERT, pooling='sum'))
     encoder = ENCODERS.build(dict(type='HFTextEncoder', config=BERT))
@@ -700,6 +703,29 @@ def test_cached_dataset_decodes_nothing_when_all_is_cached() -> None:
         assert item['data_samples'].gt_label == plain.gt_label
     assert items[3]['features']['text'] is None
     assert torch.equal(items[1]['features']['text'], torch.tensor([1.0, 2.0, 3.0]))
+
+
+class BareRows:
+    """Rows that tell nothing of a sample but the sample."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return Rows()[index]
+
+
+@pytest.mark.parametrize('wrap', [lambda rows: rows, lambda rows: Subset(rows, range(4))])
+def test_cached_dataset_takes_items_where_nothing_else_tells_the_sample(wrap: Any) -> None:
+    stores = compute_features(encode, batches(Rows(), 2), dict(text='t', image='i'))
+    cached = CachedFeatureDataset(wrap(BareRows()), stores)
+    assert cached.fully_cached
+    assert cached.reads_items
+    for index, item in enumerate(cached[i] for i in range(4)):
+        plain = Rows()[index]['data_samples']
+        assert item['inputs'] == dict(text=None, image=None)
+        assert torch.equal(item['features']['image'], torch.ones(2) * index)
+        assert item['data_samples'].metainfo == plain.metainfo
 
 
 def test_cached_dataset_gives_a_batch_at_once() -> None:

@@ -96,7 +96,7 @@ def test_a_file_that_changes_is_noticed(tmp_path):
 
 
 def test_options_of_a_corruption_count_also_those_that_results_leave_out():
-    data = SimpleNamespace(metainfo={})
+    data = SimpleNamespace(metainfo={'digest': 'd'})
 
     def facts(**options):
         cfg = dict(type='FeatureGaussianNoise', modality='a', ratio=1.0)

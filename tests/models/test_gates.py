@@ -5,8 +5,9 @@ import torch
 from builders import CAL, CLASSES, DIMS, batch, build
 
 from cal_mm.models.bottlenecks import BottleneckUncertainty, posterior_numbers
+from cal_mm.models.contribution import shares
 from cal_mm.models.fusions.evidential import opinion
-from cal_mm.models.gates import GATE_NAMES, Gate, pool_logits, two_sided_share
+from cal_mm.models.gates import GATE_NAMES, Gate, gate_features, pool_logits, two_sided_share
 from cal_mm.registry import GATES
 
 NUMBERS = torch.randn(60, len(DIMS), 2, generator=torch.Generator().manual_seed(0)) + 2
@@ -75,6 +76,22 @@ def test_any_number_of_modalities(name, dims):
     got = logits_of(model, data)
     if len(dims) == 1 and name not in ('experts', 'evidence', 'pool'):
         torch.testing.assert_close(got, model(**data).detach())
+
+
+def test_equal_weights_change_nothing_whoever_is_missing():
+    model = ready('none')
+    missing = [(1, 'b'), (2, 'a'), (2, 'b')]
+    data = model.data_preprocessor(batch(4, missing=missing), False)
+    state = model.state(**data)
+    equal = shares(torch.ones(4, 3), state.present)
+    for present, rows in ((state.present, slice(0, 4)), (None, slice(3, 4))):
+        weighed = gate_features(state.z, equal, present)
+        for i, m in enumerate('abc'):
+            there = state.present[rows, i, None]
+            torch.testing.assert_close(weighed[m][rows] * there, state.z[m][rows] * there)
+    model.use_gate('confidence')
+    got = logits_of(model, data)
+    torch.testing.assert_close(got[2], state.logits[2].detach())  # 'c' alone
 
 
 def test_evidence_by_hand():

@@ -1,5 +1,6 @@
 """Training targets from the label and a held-out prediction."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from cal_mm.models.contribution import (
     mixed_targets,
 )
 from cal_mm.models.contribution.functional import coalition_plan
+from cal_mm.structures import TrainProgress
 
 DOUBTED = {**CAL['contribution'], 'source': 'ridge', 'soft_targets': 0.5}
 
@@ -173,6 +175,45 @@ def test_the_hook_hands_them_over_and_keeps_them(monkeypatch):
     fresh.after_load_checkpoint(started, stored)
     fresh.before_train(started)
     assert len(calls) == 2
+
+
+def test_a_run_that_is_not_resumed_measures_anew(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        'cal_mm.engine.hooks.contribution.build_source',
+        lambda cfg: SimpleNamespace(
+            measure=lambda runner, model: calls.append(1) or estimate(torch.zeros(4, 3))
+        ),
+    )
+    model = build(**{**CAL, 'contribution': dict(source='ridge')})
+    model.contribution.measured.fill_(True)  # from the checkpoint of another run
+    ContributionHook().before_train(runner_of(model, list('abcd'), resume=True))
+    assert not calls
+    ContributionHook().before_train(runner_of(model, list('abcd')))
+    assert len(calls) == 1
+
+
+def test_the_history_states_the_error_of_sampled_values(monkeypatch, tmp_path):
+    errors = [0.01, 0.02, 0.03]
+    told = estimate(None)
+    told.details['sampling_error'] = errors
+    monkeypatch.setattr(
+        'cal_mm.engine.hooks.contribution.build_source',
+        lambda cfg: SimpleNamespace(measure=lambda runner, model: told),
+    )
+    model = build(**{**CAL, 'contribution': dict(source='ridge')})
+    model.progress = TrainProgress(update=3)
+    logged = []
+    for epoch, resume in ((0, False), (1, True)):
+        runner = runner_of(model, list('abcd'), resume)
+        runner.work_dir, runner.epoch = str(tmp_path), epoch
+        runner.optim_wrapper, runner.logger.info = None, logged.append
+        hook = ContributionHook()
+        hook.before_train(runner)
+        hook.after_train_epoch(runner)
+    assert 'a 0.010, b 0.020, c 0.030' in logged[0]
+    rows = [json.loads(line) for line in (tmp_path / 'contribution.jsonl').read_text().splitlines()]
+    assert [row['sampling_error'] for row in rows] == [dict(zip('abc', errors, strict=True))] * 2
 
 
 def test_what_the_hook_refuses(monkeypatch):

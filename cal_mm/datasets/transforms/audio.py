@@ -133,6 +133,11 @@ class LoadAudio(ModalityTransform):
             raise ValueError(f"crop must be 'start', 'center' or 'random', got {self.crop!r}")
         self._resamplers: dict[int, Resample] = {}
 
+    @property
+    def repeatable(self) -> bool:
+        """See ``ModalityTransform``."""
+        return self.crop != 'random'
+
     def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
         """The rate after resampling.
 

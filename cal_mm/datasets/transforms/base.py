@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 
 from cal_mm.registry import suggestion
 
-__all__ = ['ModalityTransform', 'SampleError', 'generator_of', 'sample_error']
+__all__ = ['ModalityTransform', 'SampleError', 'generator_of', 'is_repeatable', 'sample_error']
 
 
 class SampleError(ValueError):
@@ -38,10 +38,19 @@ def generator_of(results: dict) -> np.random.Generator:
     return rng
 
 
+def is_repeatable(transform: object) -> bool:
+    """Whether the same input always gives the same output, so that it can be kept.
+
+    Only where the very class says so with ``repeatable``: a subclass may draw at random.
+    """
+    return 'repeatable' in vars(type(transform)) and bool(transform.repeatable)  # type: ignore[attr-defined]
+
+
 class ModalityTransform(BaseTransform):
     """A transform of one modality, or of several in the same way.
 
-    A missing value (None) is left alone.
+    A missing value (None) is left alone. A class whose output depends on nothing but its input and
+    its arguments says ``repeatable = True``: datasets may then keep what came out.
 
     Args:
         modality: name of the modality, or several names.

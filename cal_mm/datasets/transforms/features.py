@@ -24,6 +24,8 @@ class LoadFeatures(ModalityTransform):
         SampleError: empty, ragged, of another size, or with NaN or inf (names the index).
     """
 
+    repeatable = True
+
     def __init__(self, modality: str, dim: int | None = None) -> None:
         super().__init__(modality)
         self.dim = dim

@@ -103,6 +103,8 @@ class Resize(ModalityTransform):
         modalities: the same.
     """
 
+    repeatable = True
+
     def __init__(self, size: Size, modality: Names = None, modalities: Names = None) -> None:
         super().__init__(modality, modalities)
         _pair(size)
@@ -124,6 +126,8 @@ class CenterCrop(ModalityTransform):
         modality: name or names.
         modalities: the same.
     """
+
+    repeatable = True
 
     def __init__(self, size: Size, modality: Names = None, modalities: Names = None) -> None:
         super().__init__(modality, modalities)

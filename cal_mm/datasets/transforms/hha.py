@@ -149,6 +149,8 @@ class DepthToHHA(ModalityTransform):
         radius: window of the normals, pixels.
     """
 
+    repeatable = True
+
     def __init__(
         self, modality: str, intrinsics: Sequence[float] = KINECT_NYU, radius: int = 5
     ) -> None:

@@ -133,6 +133,20 @@ class LoadImage(ModalityTransform):
         self.num_frames = num_frames
         self.frame_sampling = frame_sampling
 
+    @property
+    def repeatable(self) -> bool:
+        """See ``ModalityTransform``."""
+        return self.frame_sampling != 'random'
+
+    def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
+        """How many frames are taken of a list of them, and one channel where colours go."""
+        for modality in self.modalities:
+            known = facts[modality]
+            if self.num_frames is not None and known.get('frames'):
+                known['frames'] = self.num_frames
+            if self.color == 'grayscale':
+                known['channels'] = 1
+
     def apply(self, value: Any, modality: str, results: dict, *args: Any) -> torch.Tensor:
         """Decode ``value`` (bytes, path, or a list of these)."""
         if isinstance(value, list | tuple):
@@ -171,6 +185,8 @@ class LoadDepth(ModalityTransform):
         SampleError: empty, truncated or undecodable data, colour data, or 8-bit data without
             ``scale``.
     """
+
+    repeatable = True
 
     def __init__(self, modality: str, scale: float | None = None) -> None:
         super().__init__(modality)

@@ -94,6 +94,7 @@ class PackInputs(BaseTransform):
     """
 
     separable = True
+    repeatable = True
 
     def __init__(self, modalities: Sequence[str] | None = None) -> None:
         self.modalities = None if modalities is None else tuple(modalities)

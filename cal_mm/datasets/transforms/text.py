@@ -22,6 +22,8 @@ class LoadText(ModalityTransform):
         SampleError: the value is no text, or bytes that are not UTF-8.
     """
 
+    repeatable = True
+
     def __init__(self, modality: str, lower: bool = False, strip: bool = True) -> None:
         super().__init__(modality)
         self.lower, self.strip = lower, strip

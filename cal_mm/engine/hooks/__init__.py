@@ -12,6 +12,7 @@ from .prototypes import PrototypeHook
 from .relearning import ReLearningHook
 from .statistics import DataStatisticsHook
 from .teachers import TeacherHook
+from .validation import ResumedValidationHook
 from .valuation import SampleValuationHook
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     'NonFiniteWeightsError',
     'PrototypeHook',
     'ReLearningHook',
+    'ResumedValidationHook',
     'SampleValuationHook',
     'TeacherHook',
     'TrainProgressHook',

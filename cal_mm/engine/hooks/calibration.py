@@ -11,8 +11,10 @@ from cal_mm.models.contribution.typicality import LEAST
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
 
-from ..collect import collect, collect_samples, gathered
+from ..averaged import averaged_weights
+from ..collect import Collected, collect, collect_samples, gathered
 from .feature_cache import draws_at_random
+from .subsets import some_of
 
 __all__ = ['CalibrationHook']
 
@@ -31,7 +33,8 @@ class CalibrationHook(Hook):
 
     Args:
         interval: epochs; the last epoch is always included.
-        max_samples: validation samples used at most (per rank), and training samples.
+        max_samples: validation samples used at most, drawn from all of them the same way in every
+            epoch, and training samples.
     """
 
     priority = 'BELOW_NORMAL'
@@ -40,11 +43,12 @@ class CalibrationHook(Hook):
         self.interval = interval
         self._settled: set[str] = set()
         self._reference: dict[str, tuple[Tensor, Tensor]] = {}
+        self._warned = False
         self.max_samples = max_samples
 
     def before_train(self, runner: Any) -> None:
         """A new run fits everything anew."""
-        self._settled = set()
+        self._settled, self._warned = set(), False
         self._reference = self._training_features(runner, unwrap(runner.model))
 
     def _training_features(self, runner: Any, model: Any) -> dict[str, tuple[Tensor, Tensor]]:
@@ -72,11 +76,34 @@ class CalibrationHook(Hook):
         if all(part is None for part in fitted) or runner.val_loop is None:
             return
         if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
-            self._calibrate(runner, model)
+            with averaged_weights(runner):
+                self._calibrate(runner, model)
+
+    def _validation_samples(self, runner: Any, model: Any) -> Collected:
+        loader = runner.val_dataloader
+        everything = list(range(len(loader.dataset)))
+        if len(everything) <= self.max_samples:
+            return gathered(collect(model, loader, self.max_samples))
+        # the first ones may be of a few classes only
+        return collect_samples(model, loader, some_of(everything, self.max_samples, 'calibration'))
+
+    def _warn_of_few(self, runner: Any, model: Any, present: Tensor) -> None:
+        """Once per run, of modalities whose typicality or posteriors cannot be described."""
+        counts = dict(zip(model.modalities, present.sum(dim=0).tolist(), strict=True))
+        few = ', '.join(f'{m} ({n} samples)' for m, n in counts.items() if n < LEAST)
+        described = getattr(getattr(model, 'contribution', None), 'typicality', None) is not None
+        described = described or getattr(model, 'uncertainty', None) is not None
+        if few and described and not self._warned:
+            self._warned = True
+            runner.logger.warning(
+                f'CalibrationHook: too little validation data to tell what is usual of {few}, at '
+                f'least {LEAST} samples are needed: its features always count as usual'
+            )
 
     @torch.no_grad()
     def _calibrate(self, runner: Any, model: Any) -> None:
-        seen = gathered(collect(model, runner.val_dataloader, self.max_samples))
+        seen = self._validation_samples(runner, model)
+        self._warn_of_few(runner, model, seen.present)
         contribution: Any = getattr(model, 'contribution', None)
         if contribution is not None:
             contribution.fused_temperature.fill_(best_temperature(seen.logits, seen.labels))

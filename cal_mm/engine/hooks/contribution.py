@@ -38,8 +38,9 @@ class ContributionHook(Hook):
     """Out-of-fold W before training, scalars while training, one JSON line per epoch.
 
     The history is ``<work_dir>/contribution.jsonl``: {"epoch", "update", "weights": {m: W}, "k":
-    {m}, "beta": {m}, "information": {m}, "confidence": {m}, "standard_error": {m}}. A resumed run
-    drops the lines after the epoch it resumes from.
+    {m}, "beta": {m}, "information": {m}, "confidence": {m}, "standard_error": {m}}, and
+    "sampling_error": {m} of the information where Shapley values are sampled. A resumed run drops
+    the lines after the epoch it resumes from.
 
     With ``model.contribution.soft_targets`` the source's held-out predictions of the training
     samples are handed to the model, and kept in the run's checkpoints, not in the model's state.
@@ -56,16 +57,18 @@ class ContributionHook(Hook):
         self.filename = filename
         self._lines: list[str] = []
         self._restored: dict[str, Any] | None = None
+        self._sampling_error: dict[str, float] | None = None
 
     def before_train(self, runner: Any) -> None:
-        """Measure W unless a checkpoint brought it, and open the history."""
+        """Measure W unless the run is resumed and has it, and open the history."""
         model = unwrap(runner.model)
         self._open_history(runner)
         tracker = getattr(model, 'contribution', None)
         if tracker is None:
             return
-        needs_posteriors = tracker.soft_targets > 0 and self._restored is None
-        if not tracker.online and (needs_posteriors or not tracker.is_measured):
+        has_posteriors = tracker.soft_targets == 0 or self._restored is not None
+        brought = runner._resume and tracker.is_measured and has_posteriors
+        if not tracker.online and not brought:
             self._measure(runner, model)
         elif self._restored is not None:
             tracker.posteriors = HeldOutPosteriors(
@@ -79,6 +82,9 @@ class ContributionHook(Hook):
             estimate = build_source(tracker.source).measure(runner, model)
             if estimate is not None:
                 tracker.set_estimate(estimate)
+                sampled = estimate.details.get('sampling_error')
+                if sampled is not None:
+                    self._sampling_error = dict(zip(model.modalities, sampled, strict=True))
                 runner.logger.info(_describe(model.modalities, estimate.details, tracker))
         for name in ('information', 'confidence', 'weights', 'standard_error', 'measured'):
             buffer = getattr(tracker, name)
@@ -120,17 +126,21 @@ class ContributionHook(Hook):
         measured = _measurements(runner, model)
         if not measured:
             return
+        if self._sampling_error is not None:
+            measured.setdefault('sampling_error', self._sampling_error)
         row = {'epoch': runner.epoch + 1, 'update': model.progress.update + 1, **measured}
         self._lines.append(json.dumps(row))
         self._write(runner)
 
     def _open_history(self, runner: Any) -> None:
         path = os.path.join(runner.work_dir, self.filename)
-        self._lines = []
+        self._lines, self._sampling_error = [], None
         if runner.epoch and os.path.isfile(path):
             with open(path, encoding='utf-8') as f:
                 rows = [line.strip() for line in f if line.strip()]
             self._lines = [r for r in rows if json.loads(r)['epoch'] <= runner.epoch]
+            if self._lines:
+                self._sampling_error = json.loads(self._lines[-1]).get('sampling_error')
         elif os.path.isfile(path) and is_main_process():
             os.replace(path, f'{path}.old')
 
@@ -178,6 +188,7 @@ def _measurements(runner: Any, model: Any) -> dict[str, dict[str, float]]:
         put('information', tracker.information)
         put('confidence', tracker.confidence)
         put('standard_error', tracker.standard_error)
+        put('sampling_error', getattr(tracker.information_estimator, 'sampling_error', None))
         put('k', getattr(runner.optim_wrapper, 'factors', None))
     if hasattr(model, 'current_betas'):
         put('beta', model.current_betas())
@@ -197,6 +208,11 @@ def _describe(modalities: tuple[str, ...], details: dict, tracker: Any) -> str:
         )
     ]
     text = f'contribution ({tracker.source}): ' + '; '.join(parts)
+    if 'sampling_error' in details:
+        errors = zip(modalities, details['sampling_error'], strict=True)
+        text += '. Shapley values are sampled, standard error of I: ' + ', '.join(
+            f'{m} {e:.3f}' for m, e in errors
+        )
     if details['undecided']:
         text += '. The modalities do not differ by two standard errors: W is uniform'
     return text

@@ -2,8 +2,9 @@
 inputs. Where a pipeline draws at random, they are kept in memory by the value that was encoded.
 """
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from mmengine.hooks import Hook
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cal_mm.datasets import described_datasets, set_dataset_epoch
+from cal_mm.datasets import MultiModalDataset, column_of, described_datasets, set_dataset_epoch
+from cal_mm.datasets.access import nested_datasets
 from cal_mm.engine.feature_memo import FeatureMemo
 from cal_mm.files import locked
 from cal_mm.models.encoders.cache import (
@@ -23,21 +25,36 @@ from cal_mm.models.encoders.cache import (
     cache_key,
     compute_features,
 )
-from cal_mm.models.encoders.origin import NoDigestError, encoding_facts, item_facts
+from cal_mm.models.encoders.origin import NoDigestError, encoding_facts, item_facts, state_of
 from cal_mm.models.modes import evaluating
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
 
 __all__ = ['FeatureCacheHook', 'draws_at_random', 'with_dataset']
 
+#: what the values of a prepared sample do not depend on, or what its digest and ids tell
+_TOLD_ELSEWHERE = (
+    'data_root',
+    'indices',
+    'keep_bytes',
+    'label_noise',
+    'lazy_init',
+    'num_samples',
+    'seed',
+    'serialize_data',
+    'split',
+)
+
 
 @HOOKS.register_module()
 class FeatureCacheHook(Hook):
     """Before training, encode the training and validation sets with every frozen encoder, once.
 
-    The key of a cache file holds the encoder's weights, the front end's settings, the pipeline, the
-    data's digest, the code that decodes, corrupts and encodes, the versions of the packages behind
-    it and the kind of processor, so a change of any of them is noticed.
+    The key of a cache file holds the encoder's weights, the front end's settings, the dataset's
+    config, the data's digest, the code that decodes, corrupts and encodes, the versions of the
+    packages behind it and the kind of processor, so a change of any of them is noticed. Where one
+    of them cannot be told (a dataset without ``metainfo['digest']``), or samples come twice,
+    nothing is kept on disk.
 
     A training pipeline that draws at random (augmentation, dropped modalities) changes its values
     from epoch to epoch, so there is nothing to cache, unless ``draws`` says that so many different
@@ -114,30 +131,39 @@ class FeatureCacheHook(Hook):
                 f'encoded once'
             )
             return loader
-        folder = self._folder(runner)
-        dataset_cfg = runner.cfg[f'{which}_dataloader'].dataset
+        cfg = runner.cfg[f'{which}_dataloader'].dataset
         try:
-            keys = {m: self._key(model, m, dataset, dataset_cfg) for m in frozen}
+            keys = {m: self._key(model, m, dataset, cfg) for m in frozen}
         except NoDigestError as e:
             return _not_cached(runner, loader, which, e)
-        stores = self._load(folder, keys)
-        if len(stores) < len(frozen):
-            stores = {**self._whole_split(model, dataset, dataset_cfg, folder, frozen), **stores}
-        if len(stores) < len(frozen):
-            if is_main_process():
-                # of several runs that want the same features one encodes, the others wait
-                with locked(os.path.join(folder, '.lock')):
-                    there = self._load(folder, keys)
-                    lost = {m: keys[m] for m in frozen if m not in {**stores, **there}}
-                    if lost:
-                        runner.logger.info(
-                            f'{which}: caching the features of the frozen encoders {sorted(lost)}'
-                        )
-                        self._compute(model, dataset, lost, folder)
-            barrier()
-            stores = {**stores, **self._load(folder, keys)}
+        # the first rank encodes what is not there, the others wait for it and load
+        stores = self._stores(runner, model, dataset, keys, which) if is_main_process() else {}
+        barrier()
+        stores = stores or self._stores(runner, model, dataset, keys, which)
         cached = CachedFeatureDataset(dataset, stores, model.modalities)
         return with_dataset(loader, cached)
+
+    def _stores(
+        self, runner: Any, model: Any, dataset: Any, keys: dict[str, str], which: str
+    ) -> dict[str, FeatureStore]:
+        """Of all of ``keys``: loaded, or else encoded and loaded."""
+        folder, cfg = self._folder(runner), runner.cfg[f'{which}_dataloader'].dataset
+        stores = self._load(folder, keys)
+        if len(stores) == len(keys):
+            return stores
+        stores = {**self._whole_split(model, dataset, cfg, folder, list(keys)), **stores}
+        if len(stores) == len(keys):
+            return stores
+        # of several runs that want the same features one encodes, the others wait
+        with locked(os.path.join(folder, '.lock')):
+            there = self._load(folder, keys)
+            lost = {m: key for m, key in keys.items() if m not in {**stores, **there}}
+            if lost:
+                runner.logger.info(
+                    f'{which}: caching the features of the frozen encoders {sorted(lost)}'
+                )
+                self._compute(model, dataset, lost, folder)
+        return {**stores, **self._load(folder, keys)}
 
     def _folder(self, runner: Any) -> str:
         beside = os.path.join(os.path.dirname(os.path.abspath(runner.work_dir)), 'feature_cache')
@@ -151,7 +177,8 @@ class FeatureCacheHook(Hook):
             clean = {m: self._key(model, m, dataset, cfg) for m in model.modalities}
         except NoDigestError as e:
             return _not_cached(runner, loader, which, e)
-        drawn = dict(modalities=list(model.modalities), seed=getattr(dataset, 'seed', None))
+        seeds = [getattr(d, 'seed', None) for d in nested_datasets(dataset)]
+        drawn = dict(modalities=list(model.modalities), seeds=seeds)
         keys = [
             {m: cache_key(clean=clean[m], epoch=epoch, **drawn) for m in model.modalities}
             for epoch in range(self.draws)
@@ -190,9 +217,8 @@ class FeatureCacheHook(Hook):
         return cache_key(
             **encoding_facts(model, modality),
             items=item_facts(dataset),
-            pipeline=cfg.get('pipeline', []),
-            data=dataset.metainfo.get('digest'),
-            ids=sorted(dataset.sample_ids if ids is None else ids),
+            config=_config_facts(dataset, cfg, modality),
+            ids=_unique_ids(dataset) if ids is None else sorted(ids),
         )
 
     def _compute(
@@ -217,6 +243,47 @@ class FeatureCacheHook(Hook):
                 store.save(folder)
 
 
+def _config_facts(dataset: Any, cfg: Any, modality: str) -> dict[str, Any]:
+    """What the values of ``modality`` depend on in the config of ``dataset``."""
+    prepared = [d for d in nested_datasets(dataset) if isinstance(d, MultiModalDataset)]
+    known: tuple[str, ...] = ()
+    if all(type(d) is MultiModalDataset for d in prepared):
+        known = _TOLD_ELSEWHERE
+        if all(d.narrowed([modality]) is not None for d in prepared):
+            known = (*known, 'modalities')  # a model of one shares with a model of all
+    drawn = [d.seed for d in prepared if d.test_mode and _pipeline_draws(d, [modality])]
+    return {'config': state_of(_config_without(cfg, known)), 'seeds': drawn}
+
+
+def _config_without(cfg: Any, known: tuple[str, ...]) -> Any:
+    """``cfg`` without the keys ``known`` of prepared datasets."""
+    if isinstance(cfg, Mapping):
+        kind = cfg.get('type')
+        name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+        left_out = known if name == MultiModalDataset.__name__ else ()
+        return {k: _config_without(v, known) for k, v in cfg.items() if k not in left_out}
+    if isinstance(cfg, list | tuple):
+        return [_config_without(v, known) for v in cfg]
+    return cfg
+
+
+def _unique_ids(dataset: Any) -> list[str]:
+    found = column_of(dataset, 'sample_ids')
+    if found is None:
+        raise NoDigestError(
+            f'{type(dataset).__name__} does not tell its samples (property `sample_ids`, N '
+            f'strings), so their features cannot be cached'
+        )
+    ids = sorted(found.tolist())
+    twice = next((a for a, b in itertools.pairwise(ids) if a == b), None)
+    if twice is not None:
+        raise NoDigestError(
+            f'{type(dataset).__name__} has the sample {twice!r} more than once, and features are '
+            f'cached by sample'
+        )
+    return ids
+
+
 def _stacked(features: list[Tensor | None], channels: int) -> Tensor:
     """[B, H]; zeros for a missing modality, of which no feature is kept."""
     zeros = torch.zeros(channels)
@@ -235,8 +302,9 @@ def draws_at_random(dataset: Any, modalities: list[str]) -> bool:
     """
     if isinstance(dataset, (CachedFeatureDataset, DrawnFeatureDataset)):
         return isinstance(dataset, DrawnFeatureDataset)
-    if any(_pipeline_draws(d, modalities) for d in described_datasets(dataset)):
-        return True
+    for inner in described_datasets(dataset):
+        if not getattr(inner, 'test_mode', True) and _pipeline_draws(inner, modalities):
+            return True
     views = []
     for epoch in (0, 1):
         set_dataset_epoch(dataset, epoch)
@@ -248,12 +316,12 @@ def draws_at_random(dataset: Any, modalities: list[str]) -> bool:
 
 
 def _pipeline_draws(dataset: Any, modalities: list[str]) -> bool:
-    """Whether a transform of a training pipeline takes numbers from the sample's generator.
+    """Whether a transform takes numbers from the sample's generator, in training or not.
 
     A rare event (one modality in a hundred dropped) need not show in the first samples, but it is
     drawn for every sample.
     """
-    if getattr(dataset, 'test_mode', True) or not hasattr(dataset, 'raw'):
+    if not hasattr(dataset, 'raw'):
         return False
     for i in range(min(4, len(dataset))):
         results = dataset.raw(i)
@@ -276,7 +344,7 @@ def _same(a: Any, b: Any) -> bool:
 def with_dataset(loader: DataLoader, dataset: CachedFeatureDataset) -> DataLoader:
     """The same loader over another dataset of the same length."""
     workers: dict[str, Any] = {}
-    if not dataset.fully_cached and loader.num_workers:
+    if dataset.reads_items and loader.num_workers:
         # cached features alone need no workers; what is decoded beside them may
         workers = dict(
             num_workers=loader.num_workers,

@@ -10,6 +10,8 @@ from cal_mm.datasets import column_of
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
 
+from ..averaged import follow_buffers
+
 __all__ = ['DataStatisticsHook']
 
 
@@ -34,15 +36,14 @@ class DataStatisticsHook(Hook):
         preprocessor: Any = getattr(model, 'data_preprocessor', None)
         if hasattr(preprocessor, 'fit'):
             preprocessor.fit(dataset)
-        if not takes_prior:
-            return
-        if labels is None:
+        if takes_prior and labels is not None:
+            model.set_class_prior(torch.as_tensor(counts))
+        follow_buffers(runner)
+        if takes_prior and labels is None:
             runner.logger.warning(
                 f'{type(dataset).__name__} does not tell its labels (property `labels`, int [N]): '
                 f'the class prior stays uniform'
             )
-        else:
-            model.set_class_prior(torch.as_tensor(counts))
 
 
 def _check_classes(model: int, data: int, dataset: Any) -> None:

@@ -15,6 +15,7 @@ from cal_mm.models.contribution.functional import (
     confidence,
     entropy_of,
     information_from_values,
+    sampling_error,
 )
 
 from .base import ContributionSource
@@ -142,14 +143,16 @@ def estimate_from_predictions(
     log_prior: Tensor,
     seed: int = 0,
     fallback: bool = True,
+    groups: list[str] | None = None,
 ) -> ContributionEstimate:
     """I, D and W with their uncertainty, from predictions on samples that their predictor never
     saw.
 
     Logits are calibrated across folds first (temperature). W's standard error is the larger of two:
-    over the folds, and a jackknife over 20 blocks of samples, which also fits the temperatures
-    anew. Where the strongest and the weakest modality differ by less than two standard
-    errors, W falls back to uniform and I to its mean: a wrong W costs far more than none.
+    over the folds, and a jackknife over 20 blocks of samples (of groups, where the samples have
+    them), which also fits the temperatures anew. Where the strongest and the weakest modality
+    differ by less than two standard errors, W falls back to uniform and I to its mean: a wrong W
+    costs far more than none.
 
     Args:
         tracker: combines I and D into W.
@@ -161,6 +164,10 @@ def estimate_from_predictions(
         log_prior: [C].
         seed: of the jackknife's blocks.
         fallback: fall back to uniform when the modalities do not differ.
+        groups: as of :func:`make_folds`; samples of one group stay in one block.
+
+    Returns:
+        Its ``details`` have the ``sampling_error`` of I where Shapley values are sampled.
     """
     entropy = entropy_of(log_prior)
     own = log_prior[labels].float()
@@ -173,13 +180,16 @@ def estimate_from_predictions(
         information = information_from_values(values, entropy, plan) / entropy
         return information, conf, tracker.combined(information, conf)
 
+    def weights_without(block: Tensor) -> Tensor:
+        keep = ~block
+        # a block of groups may be all of the other folds, and something must fit the temperatures
+        return weights_of(keep, None if len(folds[keep].unique()) > 1 else everything)[2]
+
     everything = torch.ones_like(labels, dtype=torch.bool)
     information, mean_conf, weights = weights_of(everything)
     per_fold = torch.stack([weights_of(folds == f, everything)[2] for f in folds.unique()])
-    blocks = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)) % min(
-        20, len(labels)
-    )
-    per_block = torch.stack([weights_of(blocks != b)[2] for b in blocks.unique()])
+    blocks = _blocks(len(labels), groups, seed)
+    per_block = torch.stack([weights_without(blocks == b) for b in blocks.unique()])
     error = _standard_error(per_fold, per_block)
     strong, weak = int(weights.argmax()), int(weights.argmin())
     gap = weights[strong] - weights[weak]
@@ -195,12 +205,26 @@ def estimate_from_predictions(
         'gap_standard_error': float(gap_error),
         'undecided': undecided,
     }
+    if plan.pairs is not None:
+        error_of_i = sampling_error(tables.means(everything)[0], entropy, plan) / entropy
+        details['sampling_error'] = error_of_i.tolist()
     if undecided and fallback:
         weights = torch.full_like(weights, 1 / len(weights))
         information = information.mean().expand_as(information).clone()
     everyone = int(plan.masks.all(dim=1).nonzero()[0])
     posteriors = tables.posteriors(coalition_logits[everyone].float(), everyone)
     return ContributionEstimate(information, mean_conf, weights, error, details, posteriors)
+
+
+def _blocks(count: int, groups: list[str] | None, seed: int) -> Tensor:
+    """A block for every sample, int64 [N], 20 at most, drawn over the distinct groups."""
+    numbers = {g: i for i, g in enumerate(dict.fromkeys(groups or ()))}
+    if groups is None or len(numbers) < 2:
+        member, number = torch.arange(count), count
+    else:
+        member, number = torch.tensor([numbers[g] for g in groups]), len(numbers)
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randperm(number, generator=generator) % min(20, number))[member]
 
 
 def _groups(dataset: Any) -> list[str] | None:
@@ -248,7 +272,8 @@ class CrossFittedSource(ContributionSource):
         instead = "use model.contribution.source='train'"
         known = needed_column(dataset, 'labels', why, instead)
         labels = torch.as_tensor(known, dtype=torch.int64)
-        folds = make_folds(labels, _groups(dataset), self.folds, self.seed)
+        groups = _groups(dataset)
+        folds = make_folds(labels, groups, self.folds, self.seed)
         plan = coalition_plan(len(model.modalities))
         coalitions, unimodal = self.predict(runner, model, labels, folds, plan)
         return estimate_from_predictions(
@@ -261,4 +286,5 @@ class CrossFittedSource(ContributionSource):
             model.class_log_prior.cpu().double(),
             self.seed,
             self.fallback,
+            groups,
         )

@@ -35,7 +35,7 @@ class PilotSource(CrossFittedSource):
     Args:
         folds: K >= 2. Samples with one ``group`` stay in one fold.
         updates: updates per fold, at least.
-        share: of the run's updates, at least; the larger of the two counts.
+        share: of the run's parameter updates, at least; the larger of the two counts.
         readout: ``ridge``, or ``heads``: the pilot's own fusion and unimodal heads.
         batch_size: default: the samples of one update, over micro-batches and ranks.
         seed: of the folds, the initialisation and the order.
@@ -73,7 +73,8 @@ class PilotSource(CrossFittedSource):
         """Predictions of a pilot per fold."""
         loader = runner.train_dataloader
         dataset = loader.dataset
-        updates = max(self.updates, int(self.share * runner.max_iters))
+        every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        updates = max(self.updates, int(self.share * -(-runner.max_iters // every)))
         size = self.batch_size or update_size(runner, loader)
         shape = (len(labels), model.num_classes)
         coalitions = torch.zeros(plan.num_coalitions, *shape)
@@ -108,7 +109,7 @@ class PilotSource(CrossFittedSource):
         pilot: Any, runner: Any, dataset: Any, index: Tensor, updates: int, size: int
     ) -> None:
         params = [p for p in pilot.parameters() if p.requires_grad]
-        step = step_of_run(runner, [params])
+        step = step_of_run(runner, pilot, [params])
         pilot.train()
         for data in shuffled_batches(dataset, index, updates, size):
             data = pilot.data_preprocessor(data, training=True)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 __all__ = ['coalition_scores', 'fit_ridge']
 
-#: penalties that are tried, relative to the mean squared singular value
+#: penalties that are tried, in thousandths of the largest squared singular value
 ALPHAS = tuple(10.0**k for k in range(-3, 7))
 
 
@@ -18,12 +18,15 @@ def fit_ridge(x: Tensor, y: Tensor, alphas: tuple[float, ...] = ALPHAS) -> tuple
     Args:
         x: float64 [N, d].
         y: float64 [N, C].
-        alphas: penalties to choose from, relative to the mean squared singular value.
+        alphas: penalties to choose from, in thousandths of the largest squared singular value of
+            the centred ``x``.
 
     Returns:
-        ``(weight [d, C], bias [C])``.
+        ``(weight [d, C], bias [C])``; without a column (d = 0) the bias is the mean of ``y``.
     """
     mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
+    if not x.shape[1]:
+        return y.new_zeros(0, y.shape[1]), mean_y
     xc, yc = x - mean_x, y - mean_y
     n, d = xc.shape
     if n <= d:

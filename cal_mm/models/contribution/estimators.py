@@ -23,6 +23,7 @@ from .functional import (
     confidence,
     entropy_of,
     information_from_values,
+    sampling_error,
     shapley_values,
 )
 
@@ -59,6 +60,11 @@ def _label_log_prior(state: ForwardState) -> Tensor:
     return state.log_prior[state.known_labels]
 
 
+def _of_present(values: Tensor, state: ForwardState) -> Tensor:
+    """``values`` [B, M], 0 for a missing modality."""
+    return values if state.present is None else values * state.present
+
+
 @CONTRIBUTIONS.register_module()
 class ShapleyInformation(ContributionEstimator):
     """Shapley value of a modality in the information game, as a share of H(Y).
@@ -81,6 +87,8 @@ class ShapleyInformation(ContributionEstimator):
         self.num_permutations = num_permutations
         self.seed = seed
         self._num_modalities = 0
+        #: of the last value of ``summarise``, [M]; None where all coalitions are evaluated
+        self.sampling_error: Tensor | None = None
 
     def plan(self, num_modalities: int) -> CoalitionPlan:
         """The coalitions that are evaluated for M modalities."""
@@ -104,8 +112,10 @@ class ShapleyInformation(ContributionEstimator):
 
     def summarise(self, mean: Tensor, log_prior: Tensor) -> Tensor:
         """[M], a share of H(Y)."""
-        entropy = entropy_of(log_prior).to(mean)
-        return information_from_values(mean, entropy, self.plan(self._num_modalities)) / entropy
+        entropy, plan = entropy_of(log_prior).to(mean), self.plan(self._num_modalities)
+        if plan.pairs is not None:
+            self.sampling_error = sampling_error(mean, entropy, plan) / entropy
+        return information_from_values(mean, entropy, plan) / entropy
 
 
 @CONTRIBUTIONS.register_module()
@@ -128,7 +138,10 @@ class LeaveOneOutInformation(ContributionEstimator):
 
 @CONTRIBUTIONS.register_module()
 class UnimodalInformation(ContributionEstimator):
-    """log softmax(u_m)(label) - log prior(label), as a share of H(Y); the mean is bounded at -1."""
+    """log softmax(u_m)(label) - log prior(label), as a share of H(Y); the mean is bounded at -1.
+
+    0 for a missing modality.
+    """
 
     needs_labels = True
 
@@ -139,7 +152,7 @@ class UnimodalInformation(ContributionEstimator):
             [state.log_likelihood(state.mean_unimodal_logits(m)) - prior for m in state.modalities],
             dim=1,
         )
-        return values / entropy_of(state.log_prior)
+        return _of_present(values / entropy_of(state.log_prior), state)
 
     def summarise(self, mean: Tensor, log_prior: Tensor) -> Tensor:
         """[M]."""
@@ -191,7 +204,7 @@ class Confidence(ContributionEstimator):
             ],
             dim=1,
         )
-        return values if state.present is None else values * state.present
+        return _of_present(values, state)
 
 
 @CONTRIBUTIONS.register_module()
@@ -199,7 +212,7 @@ class LearningPotential(ContributionEstimator):
     """D(m) as "dynamic potential": relative decrease of the unimodal loss over a window of updates.
 
     (slow average - fast average) / slow average of the unimodal cross-entropy, clamped to [0, 1].
-    Before the first update it is 0.
+    Before the first update it is 0. A missing modality adds nothing to either average.
     Stateful: the averages move once per update, in ``summarise``.
 
     Args:
@@ -221,13 +234,15 @@ class LearningPotential(ContributionEstimator):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         for name in ('slow', 'fast'):  # their size is known from the first update on
             if f'{prefix}{name}' in state_dict:
-                setattr(self, name, torch.zeros_like(state_dict[f'{prefix}{name}']))
+                shape = state_dict[f'{prefix}{name}'].shape
+                setattr(self, name, getattr(self, name).new_zeros(shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _losses(self, state: ForwardState) -> Tensor:
-        return -torch.stack(
+        losses = -torch.stack(
             [state.log_likelihood(state.mean_unimodal_logits(m)) for m in state.modalities], dim=1
         )
+        return _of_present(losses, state)
 
     def statistics(self, state: ForwardState) -> Tensor:
         """Unimodal cross-entropies, [B, M]."""

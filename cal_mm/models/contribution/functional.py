@@ -33,6 +33,7 @@ __all__ = [
     'information_quantity',
     'redirected',
     'sampled_shapley_values',
+    'sampling_error',
     'shapley_values',
     'shares',
     'told_information',
@@ -240,9 +241,20 @@ def information_from_values(
     Returns:
         [M, ...] nats; the sum over M equals the bounded value of the grand coalition.
     """
-    floor = -torch.as_tensor(entropy, dtype=mean_values.dtype, device=mean_values.device)
-    bounded = torch.maximum(mean_values, floor.expand_as(mean_values))
+    bounded = _bounded(mean_values, entropy)
     return shapley_values(bounded) if plan is None else plan.shapley(bounded)
+
+
+def sampling_error(mean_values: Tensor, entropy: Tensor | float, plan: CoalitionPlan) -> Tensor:
+    """Standard error of :func:`information_from_values` that comes of drawing the orders, [M, ...]
+    nats; zero where the plan is exact.
+    """
+    return plan.standard_error(_bounded(mean_values, entropy))
+
+
+def _bounded(values: Tensor, entropy: Tensor | float) -> Tensor:
+    floor = -torch.as_tensor(entropy, dtype=values.dtype, device=values.device)
+    return torch.maximum(values, floor.expand_as(values))
 
 
 def information_quantity(

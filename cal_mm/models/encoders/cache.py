@@ -282,10 +282,10 @@ class CachedFeatureDataset:
 
     An item is ``{'inputs': {m: value or None}, 'features': {m: [H_m] or None}, 'data_samples':
     sample}``. Where every modality is cached nothing is decoded and no transform runs: only
-    ``dataset.get_data_info(i)`` (``sample_id``, ``label``, ``group``) is asked. Otherwise the other
-    modalities are read (by ``dataset.narrowed``, where the dataset can leave modalities out; else
-    the whole item is taken), and the cached modalities' inputs are None. A modality that the sample
-    lacks has the feature None and stands in the sample's ``missing``.
+    ``dataset.get_data_info(i)`` (``sample_id``, ``label``, ``group``) is asked, if it has that.
+    Otherwise the other modalities are read (by ``dataset.narrowed``, where the dataset can leave
+    modalities out; else the whole item is taken), and the cached modalities' inputs are None. A
+    modality that the sample lacks has the feature None and stands in the sample's ``missing``.
 
     Cached features know neither augmentation nor corruption: wrap only what needs none.
 
@@ -317,6 +317,8 @@ class CachedFeatureDataset:
         self.dataset = dataset
         self.stores = dict(stores)
         self.modalities = used
+        #: whether an item is read from ``dataset``
+        self.reads_items = not (self.fully_cached and _has_facts(dataset))
         self._uncached = dataset if self.fully_cached else _without(dataset, stores, used)
 
     @property
@@ -331,14 +333,27 @@ class CachedFeatureDataset:
         # asked only for what is not found here; before __init__ (unpickling) there is no dataset
         if name.startswith('__') or 'dataset' not in self.__dict__:
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+        if name in ('labels', 'groups', 'sample_ids'):
+            return self._column(name)
         return getattr(self.dataset, name)
+
+    def _column(self, name: str) -> Any:
+        """The dataset's; a wrapper may hand through those of more samples than it has."""
+        from cal_mm.datasets import column_of
+
+        found = getattr(self.dataset, name, None)
+        if found is None or len(found) != len(self):
+            found = column_of(self.dataset, name)
+        if found is None:
+            raise AttributeError(f'{type(self.dataset).__name__!r} does not tell its {name}')
+        return found
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The items of a batch, which a ``DataLoader`` asks for at once."""
-        if not self.fully_cached:
+        if self.reads_items:
             return [self._mixed(index) for index in indices]
         facts = [self.dataset.get_data_info(index) for index in indices]
         ids = [info['sample_id'] for info in facts]
@@ -367,6 +382,14 @@ class CachedFeatureDataset:
         lacking.update(m for m in sample.missing if m not in features)
         sample.set_metainfo({'missing': tuple(sorted(lacking))})
         return {**item, 'inputs': inputs, 'features': features}
+
+
+def _has_facts(dataset: Any) -> bool:
+    """Whether ``get_data_info`` works, through wrappers of mmengine's and torch's."""
+    from cal_mm.datasets.access import wrapped_datasets
+
+    inner = wrapped_datasets(dataset)
+    return hasattr(dataset, 'get_data_info') and all(_has_facts(one) for one in inner)
 
 
 def _without(dataset: Any, stores: Mapping[str, FeatureStore], modalities: Sequence[str]) -> Any:
@@ -402,5 +425,7 @@ class DrawnFeatureDataset(CachedFeatureDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Serve the draw of ``epoch``."""
+        from cal_mm.datasets import set_dataset_epoch
+
         self.stores = self.draws[epoch % len(self.draws)]
-        self.dataset.set_epoch(epoch % len(self.draws))
+        set_dataset_epoch(self.dataset, epoch % len(self.draws))

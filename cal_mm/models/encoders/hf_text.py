@@ -1,5 +1,6 @@
 """Any Hugging Face text backbone as an encoder."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cal_mm.registry import ENCODERS
+from cal_mm.registry import ENCODERS, suggestion
 
 from .base import BaseEncoder
 from .pooling import masked_max, masked_mean
@@ -37,7 +38,8 @@ class HFTextEncoder(BaseEncoder):
         frozen: see :class:`BaseEncoder`.
 
     Raises:
-        ValueError: contradicting arguments, an unreadable or an encoder-decoder model.
+        ValueError: contradicting arguments, an option that the model does not have, an unreadable
+            or an encoder-decoder model.
         RuntimeError: the hub could not be reached.
     """
 
@@ -132,7 +134,21 @@ def _from_config(config: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"HFTextEncoder: config needs 'model_type' (such as 'bert'), got {sorted(options)}"
         )
+    known = _options_of(AutoConfig.for_model(kind))
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f'HFTextEncoder: {kind!r} has no option {name!r}.{suggestion(name, known)} It has: '
+                f'{", ".join(known)}'
+            )
     return AutoModel.from_config(AutoConfig.for_model(kind, **options))
+
+
+def _options_of(config: Any) -> list[str]:
+    """What a transformers configuration takes; it would keep anything else without a word."""
+    taken = set(inspect.signature(type(config).__init__).parameters)
+    taken |= {'attn_implementation', *config.to_dict(), *config.attribute_map}
+    return sorted(k for k in taken if k not in ('self', 'kwargs') and not k.startswith('_'))
 
 
 def _from_pretrained(model: str, pooling: str) -> Any:

@@ -233,26 +233,44 @@ def encoding_facts(model: Any, modality: str) -> dict[str, Any]:
 
 
 def item_facts(dataset: Any, corruptions: Sequence[Any] = ()) -> dict[str, Any]:
-    """What a dataset's items depend on beside its data and its config: classes of a user's own.
+    """What a dataset's items depend on beside its config: its data, classes of a user's own.
 
     Args:
-        dataset: the dataset; also those behind it, their transforms and what these hold.
+        dataset: with ``metainfo['digest']``; also those behind it, their transforms and what these
+            hold.
         corruptions: that act on its items, in order; they enter with all of their settings.
 
     Raises:
-        NoDigestError: a setting or a class cannot be told.
+        NoDigestError: a setting or a class cannot be told, or there is no digest of the data.
     """
-    from cal_mm.datasets import described_datasets
+    from cal_mm.datasets.access import nested_datasets
 
-    inner = described_datasets(dataset)
-    transforms = [getattr(getattr(d, 'pipeline', None), 'transforms', ()) for d in inner]
+    nested = nested_datasets(dataset)
+    transforms = [getattr(getattr(d, 'pipeline', None), 'transforms', ()) for d in nested]
     parts: dict[int, Any] = {}
     for value in (transforms, list(corruptions)):
         _collect(value, parts)
     return {
-        'classes': class_digest([dataset, *inner, *parts.values()]),
+        'data': _data_digests(dataset),
+        'classes': class_digest([*nested, *parts.values()]),
         'corruptions': _text([state_of(c) for c in corruptions]),
     }
+
+
+def _data_digests(dataset: Any) -> list[str]:
+    """Of the dataset, or of each that a wrapper of mmengine's or torch's holds."""
+    from cal_mm.datasets.access import wrapped_datasets
+
+    inner = wrapped_datasets(dataset)
+    if inner:
+        return [digest for one in inner for digest in _data_digests(one)]
+    digest = (getattr(dataset, 'metainfo', None) or {}).get('digest')
+    if digest is None:
+        raise NoDigestError(
+            f"{type(dataset).__name__} has no metainfo['digest'] (a text that changes with its "
+            f'data), so features of its samples cannot be cached'
+        )
+    return [str(digest)]
 
 
 def _collect(value: Any, found: dict[int, Any]) -> None:

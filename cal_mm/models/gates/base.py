@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cal_mm.models.bottlenecks import BottleneckUncertainty
 from cal_mm.models.contribution import ContributionTracker
+from cal_mm.models.contribution.typicality import LEAST
 from cal_mm.models.state import ForwardState
 
 from .functional import gate_features
@@ -61,12 +62,20 @@ class Gate(nn.Module):
         if self.needs_contribution and tracker is not None and not tracker.is_measured:
             return 'the contribution W was never measured'
         if self.needs_uncertainty and uncertainty is not None and not uncertainty.fitted:
-            return "the statistics of the bottlenecks' posteriors were never fitted"
+            return (
+                "the statistics of the bottlenecks' posteriors were never fitted, which takes "
+                f'{LEAST} validation samples with every modality'
+            )
+        return None
+
+    def partly_fitted(self, parts: GateParts) -> str | None:
+        """What this gate can do without but is worse for, in words; None where all is there."""
         return None
 
 
 class FeatureGate(Gate):
-    """Base of the gates that weigh the features before the fusion: z_m times M * w_m.
+    """Base of the gates that weigh the features before the fusion: z_m times n * w_m, where n is
+    the number of modalities that the sample has.
 
     Equal weights leave the prediction as it is. What a weight means then depends on the fusion: to
     one that averages or normalises, a factor is less than to one that adds up.
@@ -78,5 +87,5 @@ class FeatureGate(Gate):
 
     def forward(self, state: ForwardState, parts: GateParts) -> Tensor:
         """Logits [B, C] of the weighed features."""
-        z = gate_features(state.z, self.weights(state, parts))
+        z = gate_features(state.z, self.weights(state, parts), state.present)
         return parts.fuse(z, state.present).float()

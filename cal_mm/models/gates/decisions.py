@@ -5,6 +5,7 @@ from torch import Tensor
 
 from cal_mm.models.contribution import ContributionTracker
 from cal_mm.models.contribution.functional import check_enough, counted_share
+from cal_mm.models.contribution.typicality import LEAST
 from cal_mm.models.fusions.evidential import (
     dempster_fold,
     evidence_from_logits,
@@ -23,6 +24,11 @@ __all__ = ['EvidenceGate', 'ExpertsGate', 'PoolGate']
 def _unimodal(state: ForwardState) -> Tensor:
     """u [B, M, C], float32."""
     return torch.stack([state.unimodal_logits(m).float() for m in state.modalities], dim=1)
+
+
+def _without_typicality(tracker: ContributionTracker) -> list[str]:
+    """Modalities whose typicality is not fitted."""
+    return [m for m, t in (tracker.typicality or {}).items() if not bool(t.fitted)]
 
 
 @GATES.register_module(name=['ExpertsGate', 'experts'])
@@ -58,12 +64,22 @@ class ExpertsGate(Gate):
         return a if state.present is None else a * state.present
 
     def unfitted(self, parts: GateParts) -> str | None:
-        """Also the typicality, where the model has one."""
+        """Also the typicality, where the model has one and was never calibrated."""
         tracker = parts.contribution
-        known = getattr(tracker, 'typicality', None)
-        if known is not None and not all(bool(t.fitted) for t in known.values()):
-            return 'the typicality of the features was never fitted'
+        if tracker is not None and tracker.typicality is not None:
+            calibrated = bool(tracker.told.any())
+            if not calibrated and len(_without_typicality(tracker)) == len(tracker.modalities):
+                return 'the typicality of the features was never fitted'
         return super().unfitted(parts)
+
+    def partly_fitted(self, parts: GateParts) -> str | None:
+        """Modalities that too few validation samples had."""
+        if parts.contribution is None or not (few := _without_typicality(parts.contribution)):
+            return None
+        return (
+            f'the typicality of {", ".join(few)} was not fitted, as fewer than {LEAST} validation '
+            f'samples had it: its features count as typical'
+        )
 
 
 @GATES.register_module(name=['PoolGate', 'pool'])

@@ -9,15 +9,19 @@ from torch import Tensor
 __all__ = ['expert_logits', 'gate_features', 'pool_logits', 'two_sided_share']
 
 
-def gate_features(z: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
-    """z_m times M * w_m, sample by sample: equal weights change nothing.
+def gate_features(
+    z: dict[str, Tensor], weights: Tensor, present: Tensor | None = None
+) -> dict[str, Tensor]:
+    """z_m times n * w_m, sample by sample, with n the number of modalities that are there: equal
+    weights change nothing.
 
     Args:
         z: {m: [B, D_m]} in sorted order of the names.
-        weights: [B, M], sums to one.
+        weights: [B, M], sums to one over the modalities that are there.
+        present: bool [B, M]; None: nothing is missing.
     """
-    m = weights.shape[1]
-    return {name: z[name] * (m * weights[:, i : i + 1]) for i, name in enumerate(sorted(z))}
+    n = weights.shape[1] if present is None else present.sum(dim=1, keepdim=True)
+    return {name: z[name] * (n * weights[:, i : i + 1]) for i, name in enumerate(sorted(z))}
 
 
 def expert_logits(

@@ -5,7 +5,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(encoders=dict(lr_mult=0.1))),
     clip_grad=dict(max_norm=5.0),
 )
-param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=10, T_max=10)]
+param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, begin=0)]  # to the end of the training
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,0 +1,42 @@
+"""mmengine's EMAHook beside buffers that are measured: what they hold must fit the average."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.hooks import EMAHook
+from torch import Tensor
+
+__all__ = ['averaged_weights', 'follow_buffers']
+
+
+def _average(runner: Any) -> EMAHook | None:
+    return next((h for h in runner.hooks if isinstance(h, EMAHook)), None)
+
+
+@contextmanager
+def averaged_weights(runner: Any) -> Iterator[None]:
+    """The model has the averaged weights inside, if the run keeps an average: what is measured
+    inside fits what is validated and saved, and goes to the average's buffers as well.
+    """
+    hook = _average(runner)
+    if hook is None:
+        yield
+        return
+    hook._swap_ema_parameters()
+    try:
+        yield
+    finally:
+        hook._swap_ema_parameters()
+        if not hook.ema_model.update_buffers:  # else they were swapped, too
+            follow_buffers(runner)
+
+
+def follow_buffers(runner: Any) -> None:
+    """Copy the model's buffers, sizes included, to those of the average, if there is one."""
+    hook = _average(runner)
+    if hook is None:
+        return
+    average: dict[str, Tensor] = dict(hook.ema_model.module.named_buffers())
+    for name, buffer in hook.src_model.named_buffers():
+        average[name].data = buffer.detach().clone().to(average[name].device)
