@@ -5,7 +5,9 @@
 
 For every config, in one run and with the same number of workers and batch size:
 
-* ``loader``: the config's dataset and pipeline, collated;
+* ``loader``: the config's dataset and pipeline, collated, everything read from the disk;
+* ``again``: the same in later epochs, where what no transform draws stays in memory
+  (``MultiModalDataset(keep_bytes=...)``, as far as it has room);
 * ``+ front``: the same and the model's front ends on each batch, here on this processor; training
   runs them on its device;
 * ``usual``: the raw files one by one as most public code reads them: Pillow, torchvision's PIL
@@ -299,7 +301,7 @@ def measure(path: str, args: argparse.Namespace) -> dict[str, Any]:
     loader_cfg = cfg.get(f'{args.split}_dataloader')
     if loader_cfg is None:
         raise ConfigError(f'{path}: there is no {args.split}_dataloader')
-    dataset = DATASETS.build(loader_cfg['dataset'])
+    dataset = DATASETS.build(dict(loader_cfg['dataset'], keep_bytes=0))
     if not isinstance(dataset, MultiModalDataset):
         raise ValueError(f'{path}: the raw values of {type(dataset).__name__} are not known')
     count = min(args.num, len(dataset))
@@ -312,12 +314,14 @@ def measure(path: str, args: argparse.Namespace) -> dict[str, Any]:
     steps = {m: _steps(loader_cfg['dataset']['pipeline'], m) for m in names}
     frontends = cfg.model['data_preprocessor']['frontends']
     ours: Any = Subset(dataset, rows)
+    kept: Any = Subset(DATASETS.build(loader_cfg['dataset']), rows)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         files = write_files(dataset, rows, Path(folder))
         usual = UsualDataset(files, {m: dataset.kinds[m] for m in names}, steps, frontends)
         found = rates(
             {
                 'loader': (_loader(ours, batch, args.workers, collate_batch), None),
+                'again': (_loader(kept, batch, args.workers, collate_batch), None),
                 'frontend': (_loader(ours, batch, args.workers, collate_batch), preprocessor),
                 'usual': (_loader(usual, batch, args.workers, _collate_usual), None),
             },
@@ -335,6 +339,7 @@ def measure(path: str, args: argparse.Namespace) -> dict[str, Any]:
         'clock': args.clock,
         **{f'{name}_per_second': rate for name, rate in found.items()},
         'ratio': found['loader'] / found['usual'],
+        'ratio_again': found['again'] / found['loader'],
         'ratio_with_frontends': found['frontend'] / found['usual'],
     }
     if args.step_time:
@@ -366,8 +371,8 @@ def main(args: argparse.Namespace) -> None:
     if args.step_time is not None and not args.step_time > 0:
         raise ValueError(f'--step-time must be > 0 seconds, got {args.step_time}')
     head = (
-        f'{"dataset":14} {"front ends":44} {"loader":>8} {"+ front":>8} {"usual":>8} '
-        f'{"ratio":>6} {"+ front":>7}'
+        f'{"dataset":14} {"front ends":44} {"loader":>8} {"again":>8} {"+ front":>8} '
+        f'{"usual":>8} {"ratio":>6} {"+ front":>7}'
     )
     print(head + (f' {"step":>7}' if args.step_time else ''))
     found = []
@@ -377,7 +382,8 @@ def main(args: argparse.Namespace) -> None:
         fronts = ', '.join(f'{m} {t.removesuffix("FrontEnd")}' for m, t in row['frontends'].items())
         line = (
             f'{row["dataset"]:14} {fronts[:44]:44} {row["loader_per_second"]:8.0f} '
-            f'{row["frontend_per_second"]:8.0f} {row["usual_per_second"]:8.0f} '
+            f'{row["again_per_second"]:8.0f} {row["frontend_per_second"]:8.0f} '
+            f'{row["usual_per_second"]:8.0f} '
             f'{row["ratio"]:5.2f}x {row["ratio_with_frontends"]:6.2f}x'
         )
         print(line + (f' {row["step_share"]:7.0%}' if args.step_time else ''), flush=True)
