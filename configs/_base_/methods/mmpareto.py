@@ -10,8 +10,8 @@ method = dict(
     differences='As the public code: cosine and weights over the whole encoder, the stretch per tensor, gamma 1.5 on every '
     'tensor of the encoders, heads and fusion get the plain sum. That code finds an encoder by words in the names of its parameters and '
     'runs four backward passes per batch; here two are enough, because a unimodal loss reaches only its own '
-    'encoder, and encoders are known by ownership (bottlenecks count as part of them). For M > 2 each encoder is treated alike. Published with SGD and momentum; Adam and its kin cancel gamma and most of the '
-    'stretch, so that there only the direction in a conflict differs from concat_uni.',
+    'encoder, and encoders are known by ownership (bottlenecks count as part of them). For M > 2 each encoder is treated alike. Published with SGD and momentum; Adam and its kin cancel gamma, '
+    'so that there the direction in a conflict is what differs from concat_uni.',
 )
 method_model = dict(
     unimodal_head=dict(type='LinearHead'),
