@@ -170,18 +170,19 @@ def _rate_of(value: Value) -> int | None:
 
 
 def _shape_of(value: Value) -> list[int] | None:
-    """``[D]``; None for a missing value or a file that cannot be read, which is reported later."""
+    """``[D]``; None for a missing value or a file without numbers [D], which is reported later."""
     array = _features_of(value, mmap_mode='r')
     return None if array is None else list(array.shape)
 
 
 def _features_of(value: Value, **options: Any) -> np.ndarray | None:
     try:
-        if isinstance(value, FileRef):
-            return _one_row(np.load(value.path, allow_pickle=False, **options))
-        return None if value is None else np.asarray(value)
+        if not isinstance(value, FileRef):
+            return None if value is None else np.asarray(value)
+        array = _one_row(np.load(value.path, allow_pickle=False, **options))
     except (ValueError, OSError, EOFError):
         return None
+    return array if array.ndim == 1 and array.dtype.kind in 'biuf' else None
 
 
 def _one_row(array: np.ndarray) -> np.ndarray:

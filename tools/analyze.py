@@ -9,6 +9,7 @@ trace on train. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,17 @@ def _dataset(cfg: Any, split: str, pipeline_of: str) -> Any:
     return DATASETS.build(_plain(loader['dataset'], _pipeline(other['dataset'])))
 
 
-def _plain(dataset: dict[str, Any], pipeline: Any) -> dict[str, Any]:
+def _plain(dataset: Mapping[str, Any], pipeline: Any) -> dict[str, Any]:
     """The config without augmentation, also of datasets inside wrappers."""
     found = dict(dataset)
-    if 'dataset' in found:
+    if isinstance(found.get('dataset'), Mapping):
         found['dataset'] = _plain(found['dataset'], pipeline)
-    if 'datasets' in found:
-        found['datasets'] = [_plain(d, pipeline) for d in found['datasets']]
-    known = takes(DATASETS.get(found['type'])) or ()
+    if isinstance(found.get('datasets'), list | tuple):
+        found['datasets'] = [
+            _plain(d, pipeline) if isinstance(d, Mapping) else d for d in found['datasets']
+        ]
+    kind = found['type']
+    known = takes(DATASETS.get(kind) if isinstance(kind, str) else kind) or ()
     if 'test_mode' in known:
         found['test_mode'] = True
     if 'pipeline' in found and pipeline is not None:
@@ -76,9 +80,11 @@ def _plain(dataset: dict[str, Any], pipeline: Any) -> dict[str, Any]:
     return found
 
 
-def _pipeline(dataset: dict[str, Any]) -> Any:
+def _pipeline(dataset: Mapping[str, Any]) -> Any:
     """The first pipeline in a dataset's config, or None."""
-    inner = [d for d in (dataset.get('dataset'), *dataset.get('datasets', ())) if d]
+    several = dataset.get('datasets')
+    inner = [dataset.get('dataset'), *(several if isinstance(several, list | tuple) else ())]
+    inner = [d for d in inner if isinstance(d, Mapping)]
     return dataset.get('pipeline') or next((p for d in inner if (p := _pipeline(d))), None)
 
 

@@ -301,9 +301,10 @@ def measure(path: str, args: argparse.Namespace) -> dict[str, Any]:
     loader_cfg = cfg.get(f'{args.split}_dataloader')
     if loader_cfg is None:
         raise ConfigError(f'{path}: there is no {args.split}_dataloader')
+    keeping = DATASETS.build(loader_cfg['dataset'])
+    if not isinstance(keeping, MultiModalDataset):
+        raise ValueError(f'{path}: the raw values of {type(keeping).__name__} are not known')
     dataset = DATASETS.build(dict(loader_cfg['dataset'], keep_bytes=0))
-    if not isinstance(dataset, MultiModalDataset):
-        raise ValueError(f'{path}: the raw values of {type(dataset).__name__} are not known')
     count = min(args.num, len(dataset))
     rows = [int(i) for i in np.random.default_rng(0).permutation(len(dataset))[:count]]
     batch = int(loader_cfg.get('batch_size', 32))
@@ -314,7 +315,7 @@ def measure(path: str, args: argparse.Namespace) -> dict[str, Any]:
     steps = {m: _steps(loader_cfg['dataset']['pipeline'], m) for m in names}
     frontends = cfg.model['data_preprocessor']['frontends']
     ours: Any = Subset(dataset, rows)
-    kept: Any = Subset(DATASETS.build(loader_cfg['dataset']), rows)
+    kept: Any = Subset(keeping, rows)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         files = write_files(dataset, rows, Path(folder))
         usual = UsualDataset(files, {m: dataset.kinds[m] for m in names}, steps, frontends)

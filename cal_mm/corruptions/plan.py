@@ -73,9 +73,12 @@ def plan_conditions(
     if protocol is not None:
         chosen = get_protocol(protocol)
         numbers = range(seeds or chosen.seeds)
-        planned = chosen.conditions(everything or modalities, numbers)
+        try:
+            planned = _narrowed(chosen.conditions(everything or modalities, numbers), modalities)
+        except ValueError:  # of a modality that the model does not take, or the same again below
+            planned = []
         # where nothing is left, the protocol itself says why
-        planned = _narrowed(planned, modalities) or chosen.conditions(modalities, numbers)
+        planned = planned or chosen.conditions(modalities, numbers)
         found += [c for c in planned if item is None or not _short_of_frames(c, item)]
     unique = {(c.label, c.protocol, c.seed): c for c in found}
     conditions = list(unique.values())

@@ -13,6 +13,9 @@ from .transforms.base import is_repeatable
 
 __all__ = ['KeptInputs', 'KeptItems']
 
+#: about what a small object costs beside its values
+_OBJECT_BYTES = 400
+
 
 class KeptInputs:
     """Packed inputs of a dataset's samples, kept after the first reading.
@@ -21,7 +24,7 @@ class KeptInputs:
     label is that of the dataset's metadata every time, and its data sample a new one.
 
     Args:
-        max_bytes: of packed values, over all workers of a loader.
+        max_bytes: of packed values and what holds them, over all workers of a loader.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -60,12 +63,13 @@ class KeptInputs:
         if not isinstance(packed, Mapping) or set(packed) != {'inputs', 'data_samples'}:
             return
         sample, worker = packed['data_samples'], get_worker_info()
-        size = _size({'inputs': packed['inputs']})
+        inputs = {m: _compact(value) for m, value in packed['inputs'].items()}
+        size = _size({'inputs': inputs}) + _OBJECT_BYTES * (len(inputs) + 2)
         room = self.max_bytes // (worker.num_workers if worker else 1)
         if type(sample) is not MultiModalDataSample or int(sample.gt_label) != info['label']:
             return
         if self._bytes + size <= room:
-            self._inputs[info['row']] = dict(packed['inputs'])
+            self._inputs[info['row']] = inputs
             self._missing[info['row']] = sample.missing
             self._bytes += size
 
@@ -119,6 +123,14 @@ class KeptItems(Dataset):
         if name.startswith('__') or name == 'dataset':
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+
+def _compact(value: Any) -> Any:
+    """A tensor that is a part of a larger one by itself, so that the rest can go."""
+    if isinstance(value, torch.Tensor):
+        own = value.numel() * value.element_size()
+        return value if value.untyped_storage().nbytes() <= own else value.clone()
+    return value
 
 
 def _fresh(item: dict) -> dict:

@@ -32,11 +32,18 @@ def averaged_weights(runner: Any) -> Iterator[None]:
             follow_buffers(runner)
 
 
-def follow_buffers(runner: Any) -> None:
-    """Copy the model's buffers, sizes included, to those of the average, if there is one."""
+def follow_buffers(runner: Any, resized: bool = False) -> None:
+    """Copy the model's buffers to those of the average, if there is one.
+
+    Args:
+        runner: of the training.
+        resized: only those whose size has changed since the average was made.
+    """
     hook = _average(runner)
     if hook is None:
         return
     average: dict[str, Tensor] = dict(hook.ema_model.module.named_buffers())
     for name, buffer in hook.src_model.named_buffers():
+        if resized and average[name].shape == buffer.shape:
+            continue
         average[name].data = buffer.detach().clone().to(average[name].device)

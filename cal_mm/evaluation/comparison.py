@@ -71,9 +71,19 @@ def hit_modalities(rows: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def same_noise(first: Sequence[Any], second: Sequence[Any], lone: Set[str]) -> bool:
-    """Whether two rows' ``corruptions`` are equal, but for those of the modalities ``lone``."""
-    kept = [[c for c in noise if c.get('modality') not in lone] for noise in (first, second)]
+    """Whether two rows' ``corruptions`` are equal, but for those of the modalities ``lone``, and
+    for the sample rate, which is the signal's and not the noise's.
+    """
+    kept = [
+        [_without_rate(c) for c in noise if c.get('modality') not in lone]
+        for noise in (first, second)
+    ]
     return kept[0] == kept[1]
+
+
+def _without_rate(corruption: Mapping[str, Any]) -> dict[str, Any]:
+    options = corruption.get('options') or {}
+    return {**corruption, 'options': {k: v for k, v in options.items() if k != 'sample_rate'}}
 
 
 def check_same_noise(

@@ -1,7 +1,8 @@
 """Validation parts that keep groups (scenes, videos, actors) whole."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, product
 
 import numpy as np
 
@@ -9,6 +10,8 @@ __all__ = ['grouped_choice']
 
 #: cost of a class that could be in the part and is not; above any difference in counts
 _ABSENT = 1e9
+#: tried at most between two moves; with so many groups single ones come near enough
+_EXCHANGES = 200_000
 
 
 def grouped_choice(
@@ -89,7 +92,7 @@ def _search(
 
 def _moves(
     order: list[Hashable], chosen: set[Hashable], counts: Mapping[Hashable, Counter[int]]
-) -> list[tuple[Hashable, ...]]:
+) -> Iterator[tuple[Hashable, ...]]:
     """Single groups in or out first, then exchanges of one that is in for one that is out.
 
     Of groups with the same counts the first stands for all, whose moves cost the same.
@@ -97,8 +100,8 @@ def _moves(
     inside = _distinct((g for g in order if g in chosen), counts)
     outside = _distinct((g for g in order if g not in chosen), counts)
     of_both = {*inside, *outside}
-    single: list[tuple[Hashable, ...]] = [(g,) for g in order if g in of_both]
-    return single + [(a, b) for a in inside for b in outside]
+    yield from ((g,) for g in order if g in of_both)
+    yield from islice(product(inside, outside), _EXCHANGES)
 
 
 def _distinct(

@@ -363,3 +363,13 @@ def test_missing_and_swap_of_some():
         plan_conditions(kinds, ['swap@c'])
     with pytest.raises(ValueError, match='name the modality'):
         plan_conditions(kinds, ['swap'])
+
+
+def test_a_modality_that_no_attack_fits_does_not_matter_to_a_model_without_it():
+    """A kind of one's own beside the image that the model takes."""
+    own, everything = {'image': 'image'}, {'graph': 'graph', 'image': 'image'}
+    alone = plan_conditions(own, protocol='adversarial')
+    beside = plan_conditions(own, protocol='adversarial', everything=everything)
+    assert [c.label for c in beside] == [c.label for c in alone]
+    with pytest.raises(ValueError, match='graph'):
+        plan_conditions(everything, protocol='adversarial')

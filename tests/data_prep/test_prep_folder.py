@@ -236,6 +236,19 @@ def test_noise_has_the_unit_of_the_training_features(tmp_path: Path, jpeg: Jpeg)
     np.testing.assert_allclose(facts['std'], [np.arange(4).std(), 0], rtol=1e-6)
 
 
+def test_npy_files_that_are_no_row_of_numbers_are_bad(tmp_path: Path) -> None:
+    arrays = [np.zeros((3, 2)), np.zeros(2), np.array(['x', 'y']), np.float64(1), np.ones(2)]
+    for i, array in enumerate(arrays):
+        np.save(tmp_path / f'{i}.npy', array)
+    path = tmp_path / 'mine.csv'
+    path.write_text(
+        '\n'.join(['x,label,split', *(f'{i}.npy,0,train' for i in range(5)), '1.npy,0,val'])
+    )
+    report = folder.make_folder(path, tmp_path / 'out', ['x=features:x'])
+    assert [b['sample_id'] for b in report.bad] == ['row-2', 'row-4', 'row-5']
+    assert read_manifest(tmp_path / 'out')['modalities']['x']['mean'] == [0.5, 0.5]
+
+
 def test_validation_takes_whole_groups(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rng = np.random.default_rng(0)
     lines = [f'{v:.3f},{i % 3},g{i % 20 // 2}' for i, v in enumerate(rng.normal(size=200))]

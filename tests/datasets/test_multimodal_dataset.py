@@ -174,7 +174,7 @@ def test_what_may_draw_or_has_no_room_is_read_every_time(prepared, monkeypatch, 
     if how == 'subclass':
         pipeline[0] = Unlike('feats')
     kind = Raw if how == 'raw' else MultiModalDataset
-    keep = dict(keep_bytes=30) if how == 'no room' else {}  # one sample has 20 bytes
+    keep = dict(keep_bytes=1500) if how == 'no room' else {}  # for one sample
     data = kind(prepared, 'train', pipeline=pipeline, **keep)
     seen = reads_of(data, monkeypatch)
     for epoch in (0, 1):
@@ -184,6 +184,15 @@ def test_what_may_draw_or_has_no_room_is_read_every_time(prepared, monkeypatch, 
     assert seen == ([0, 1, 1] if how == 'no room' else [0, 1, 0, 1])
     with pytest.raises(ValueError, match='keep_bytes must be >= 0'):
         build(prepared, keep_bytes=-1)
+
+
+def test_a_part_of_a_recording_is_kept_without_the_rest(prepared):
+    load = dict(type='LoadAudio', modality='audio', num_samples=40, crop='center')
+    data = build(prepared, pipeline=[load, dict(type='PackInputs', modalities=('audio',))])
+    whole = data[0]['inputs']['audio']
+    kept = data[0]['inputs']['audio']
+    assert torch.equal(whole, kept)
+    assert whole.untyped_storage().nbytes() > 160 == kept.untyped_storage().nbytes()
 
 
 def test_another_pipeline_or_subset_is_not_served_what_was_kept(prepared):

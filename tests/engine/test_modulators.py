@@ -208,6 +208,11 @@ def test_bad_modulators_and_models():
                 modulator=dict(type=name),
                 apply_to='feature',
             )
+    plain = dict(type='OGM', noise=False, parameters='all')
+    wrap = CALOptimWrapper(
+        optimizer=torch.optim.SGD(build().parameters(), lr=0.1), modulator=plain, apply_to='feature'
+    )
+    assert wrap.modulator.only_scales
     model = build()
     wrap = CALOptimWrapper(
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1), modulator=Constant([1.0, 1.0, 1.0])

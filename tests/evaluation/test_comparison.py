@@ -7,6 +7,7 @@ import pytest
 from test_results_files import make_results, make_row
 
 from cal_mm.evaluation import comparison_table, save_results, standard_error
+from cal_mm.evaluation.comparison import same_noise
 from cal_mm.visualization.robustness import draw_robustness
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,3 +96,11 @@ def test_command_line(tmp_path):
     assert done.returncode == 1
     assert 'none.json' in done.stderr
     assert 'Traceback' not in done.stderr
+
+
+def test_the_rate_of_the_sound_is_no_other_noise():
+    noise = {'type': 'BabbleNoise', 'modality': 'audio', 'value': 5.0}
+    at = [[{**noise, 'options': {'sample_rate': rate}}] for rate in (16000, 22050)]
+    assert same_noise(at[0], at[1], set())
+    assert same_noise(at[0], [noise], set())
+    assert not same_noise(at[0], [{**noise, 'value': 4.0}], set())

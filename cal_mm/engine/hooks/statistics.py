@@ -38,7 +38,7 @@ class DataStatisticsHook(Hook):
             preprocessor.fit(dataset)
         if takes_prior and labels is not None:
             model.set_class_prior(torch.as_tensor(counts))
-        follow_buffers(runner)
+        follow_buffers(runner, resized=True)
         if takes_prior and labels is None:
             runner.logger.warning(
                 f'{type(dataset).__name__} does not tell its labels (property `labels`, int [N]): '

@@ -54,6 +54,11 @@ class Modulator:
     needs_loss_scale = False
     loss_scale = 1.0
 
+    @property
+    def only_scales(self) -> bool:
+        """Whether it does nothing to gradients but multiply those of a modality by its k."""
+        return self.parameters == 'all' and type(self).adjust is Modulator.adjust
+
     def statistics(self, state: ForwardState) -> Tensor | None:
         """[B, K] of a training batch, or None to book nothing; called without gradient.
 

@@ -83,6 +83,11 @@ class OGM(Modulator):
         ]
         return with_presence(torch.stack(rows, dim=1), state.present)
 
+    @property
+    def only_scales(self) -> bool:
+        """See ``Modulator``."""
+        return self.parameters == 'all' and not self.noise
+
     def finish(self, values: Tensor) -> Tensor:
         """S [M], means over the samples that have the modality; NaN where none has it."""
         return present_means(values)

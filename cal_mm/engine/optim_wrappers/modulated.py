@@ -79,10 +79,7 @@ class ModulatedStep(BoundStep):
         self.modulator = (
             MODULATORS.build(modulator) if isinstance(modulator, Mapping) else modulator
         )
-        extra = getattr(type(self.modulator), 'adjust', Modulator.adjust) is not Modulator.adjust
-        if apply_to == 'feature' and (
-            extra or getattr(self.modulator, 'parameters', 'all') != 'all'
-        ):
+        if apply_to == 'feature' and not getattr(self.modulator, 'only_scales', True):
             raise ValueError(
                 f"optim_wrapper.apply_to='feature' leaves {type(self.modulator).__name__} nothing "
                 f'but its factors: it changes gradients beyond them, or those of some parameters '
