@@ -120,10 +120,8 @@ def run(
     try:
         main(args)
     except KeyboardInterrupt:
-        print(
-            'interrupted; nothing is lost: --resume goes on from the last checkpoint',
-            file=sys.stderr,
-        )
+        resumes = '; --resume goes on from the last checkpoint' if hasattr(args, 'resume') else ''
+        print(f'interrupted{resumes}', file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -163,6 +163,12 @@ def _own_splits(
             )
         unique = list({segment: (segment, index) for _, index, segment in rows}.values())
         return 'random', _random([_clip(store, raw, *e, labels) for e in unique], seed)
+    if '' in named:
+        loose = sorted({CLASSES[index] for split, index, _ in rows if not split})
+        raise ValueError(
+            f'{raw}: the folders of {", ".join(loose)} stand outside train, val and test: move '
+            'them into a split, or use --protocol random'
+        )
     splits: dict[str, list[Clip]] = {s: [] for s in ('train', 'val', 'test') if s in named}
     for split, index, segment in rows:
         splits[split].append(_clip(store, raw, segment, index, labels))

@@ -1,8 +1,9 @@
 """The two layouts of MVSA-Single, read into pairs; a pair becomes a sample."""
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     'RULES',
     'Pair',
     'convert',
+    'duplicates',
     'joint_label',
     'read_jsonl_layout',
     'read_label_table',
@@ -242,6 +244,39 @@ def _listed(
         lists['val'] = [i for i in lists['train'] if i in chosen]
         lists['train'] = [i for i in lists['train'] if i not in chosen]
     return {split: lists[split] for split in ('train', 'val', 'test')}
+
+
+def duplicates(splits: dict[str, list[Pair]]) -> dict[str, dict[str, int]]:
+    """Tweets and images that occur more than once: groups of equal ones, those in several splits,
+    and the test pairs whose text or image is in train as well.
+
+    Texts are compared without case and blanks around them, images by their bytes.
+    """
+    readers: dict[str, Callable[[Pair], bytes]] = {
+        'text': lambda p: _text_of(p).strip().lower().encode('utf-8', 'surrogatepass'),
+        'image': lambda p: read_file(p.sample_id, Path(p.image)),
+    }
+    found = {}
+    for name, read in readers.items():
+        places: dict[bytes, list[str]] = {}
+        for split, pairs in splits.items():
+            for pair in pairs:
+                try:
+                    key = hashlib.sha256(read(pair)).digest()
+                except BadSampleError:
+                    continue  # it is listed when the samples are written
+                places.setdefault(key, []).append(split)
+        several = [p for p in places.values() if len(p) > 1]
+        found[name] = dict(
+            groups_of_equal=len(several),
+            in_several_splits=sum(len(set(p)) > 1 for p in several),
+            test_pairs_also_in_train=sum(p.count('test') for p in several if 'train' in p),
+        )
+    return found
+
+
+def _text_of(pair: Pair) -> str:
+    return _read_text(pair).text if pair.text is None else pair.text
 
 
 def _text_facts(splits: dict[str, list[Pair]]) -> dict[str, Any]:

@@ -24,7 +24,14 @@ if __package__ in (None, ''):  # started as a file: make the package importable
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_prep.common import DatasetSpec, WriteReport, make_parser, run_cli, write_dataset
-from data_prep.mvsa_parts import CLASSES, RULES, convert, read_jsonl_layout, read_raw_layout
+from data_prep.mvsa_parts import (
+    CLASSES,
+    RULES,
+    convert,
+    duplicates,
+    read_jsonl_layout,
+    read_raw_layout,
+)
 
 __all__ = ['make_mvsa_single']
 
@@ -77,6 +84,7 @@ def make_mvsa_single(
         splits, facts = read_raw_layout(raw, rule, split_list, seed)
         settings.update(rule=rule, split_list=bool(split_list), seed=seed)
         protocol = f'{rule}, {"split list" if split_list else "drawn split"}'
+    facts['checks'] = dict(duplicates=duplicates(splits))
     spec = DatasetSpec(
         name='mvsa_single',
         version='1',

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_runner import ROOT, call, own_name
+from cli_runner import ROOT, call, load_tool, own_name
 from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, save_checkpoint
@@ -140,6 +140,17 @@ def test_resume_with_nothing_there_starts_anew(data, tmp_path):
     assert code == 0
     assert 'no checkpoint' in err
     assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_resume_with_nothing_there_keeps_what_to_start_from(tmp_path):
+    tool = load_tool('train')
+    given = ['--work-dir', str(tmp_path), '--resume', '--cfg-options', 'load_from=pretrained.pth']
+    cfg = tool.configure(tool.parser().parse_args([CONFIG, *given]))
+    assert (cfg.resume, cfg.load_from) == (False, 'pretrained.pth')
+    (tmp_path / 'epoch_1.pth').write_bytes(b'')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    cfg = tool.configure(tool.parser().parse_args([CONFIG, *given]))
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'epoch_1.pth'))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from cal_mm import cli, compat
-from cal_mm.config import load_config
+from cal_mm.config import load_config, set_seed
 from cal_mm.evaluation import load_weights
 
 MEMO: dict[tuple[str, bytes], Tensor] = {}
@@ -86,8 +86,7 @@ def run_config(
 ) -> Any:
     """The config of one run."""
     cfg = load_config(path, args.cfg_options)
-    cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
-    cfg.model.seed = seed
+    set_seed(cfg, seed)
     if lr is not None:
         cfg.optim_wrapper.optimizer.lr = lr
     cfg.work_dir = folder

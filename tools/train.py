@@ -11,12 +11,10 @@ import os.path as osp
 import sys
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from cal_mm import cli, compat
-from cal_mm.config import ConfigError, load_config
-from cal_mm.config.components import find, takes
+from cal_mm.config import ConfigError, load_config, set_seed
 from cal_mm.engine.hooks import CheckpointGuardHook
 from cal_mm.engine.optim_wrappers import amp_variant
 
@@ -33,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help='go on from PATH, or from the last checkpoint in the work dir',
     )
     p.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on a CPU)')
-    p.add_argument('--seed', type=int, help='overrides randomness.seed')
+    p.add_argument('--seed', type=int, help='of weights, order, noise, augmentation')
     cli.add_config_arguments(p)
     return p
 
@@ -51,12 +49,6 @@ def use_amp(cfg: Config) -> None:
     cfg.optim_wrapper.type = variant
 
 
-def takes_seed(cfg: Config) -> bool:
-    """Whether the model has a seed of its own (a user's need not)."""
-    names = takes(find(cfg.model.get('type'), [MODELS], cfg.get('default_scope', 'cal_mm')))
-    return names is not None and 'seed' in names
-
-
 def configure(args: argparse.Namespace) -> Config:
     """The config with the command line's changes."""
     cfg = load_config(args.config, args.cfg_options)
@@ -64,17 +56,16 @@ def configure(args: argparse.Namespace) -> Config:
     name = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     if args.seed is not None:
-        cfg.setdefault('randomness', {})
-        cfg.randomness.seed = args.seed
-        if takes_seed(cfg):
-            cfg.model.seed = args.seed
+        set_seed(cfg, args.seed)
     if args.amp:
         use_amp(cfg)
     if args.resume == 'auto':
-        cfg.resume, cfg.load_from = True, compat.latest_checkpoint(cfg.work_dir)
-        if cfg.load_from is None:
+        found = compat.latest_checkpoint(cfg.work_dir)
+        cfg.resume = found is not None
+        if found is None:
             print(f'--resume: no checkpoint in {cfg.work_dir} yet, starting anew', file=sys.stderr)
-            cfg.resume = False
+        else:
+            cfg.load_from = found
     elif args.resume:
         if not osp.isfile(args.resume):
             raise FileNotFoundError(f'--resume: no checkpoint at {args.resume!r}')

@@ -7,6 +7,7 @@ from .errors import ConfigError
 from .loading import load_config
 from .options import parse_option
 from .places import runner_keys
+from .seeds import set_seed
 
 __all__ = [
     'ConfigError',
@@ -15,4 +16,5 @@ __all__ = [
     'load_config',
     'parse_option',
     'runner_keys',
+    'set_seed',
 ]

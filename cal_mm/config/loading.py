@@ -47,6 +47,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     checker.run(names_read(path))
     for key, value in (options or {}).items():
         apply_option(cfg, key, value, checker)
+        _drop_leftovers(cfg._cfg_dict)
         checker = Checker(cfg, f'{path} with --cfg-options {key}')
         checker.run(names_read(path))
     return cfg

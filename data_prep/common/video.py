@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from .media import decoding
 __all__ = ['FrameOptions', 'read_audio', 'read_frames', 'target_times']
 
 _SLACK = 1e-3  # s; times in containers are rounded to milliseconds
+_SILENCE = 0.25  # s; a longer gap in the times of the sound is no rounding
 _GAP = 60.0  # s; no picture stays that long: the times are damaged
 
 
@@ -109,13 +111,13 @@ def _pictures(
     for frame, time in _timed(container, stream, strict):
         # a picture is on screen until the next one, so the one before is what `target` shows
         while held is not None and target is not None and time > target + _SLACK:
-            found.append((target, _jpeg(held, options)))
+            found.append((target, _jpeg(held, options, strict)))
             target = next(targets, None)
         held, shown_until = frame, time + _duration(frame, stream)
         if target is None:  # a later picture is there, so the last target is shown to its end
             return [picture for _, picture in found], None
     while held is not None and target is not None and target < shown_until - _SLACK:
-        found.append((target, _jpeg(held, options)))
+        found.append((target, _jpeg(held, options, strict)))
         target = next(targets, None)
     if len(found) > 1 and found[-1][0] + 0.5 / options.fps > shown_until + _SLACK:
         found.pop()
@@ -149,6 +151,11 @@ def read_audio(
         wave, begin = _mono(container, stream, rate, end, strict)
         if strict:
             _check_length(container, stream, begin + len(wave) / rate, end, 'sound')
+    if begin - start > _SILENCE:  # it starts later than what is asked for
+        wave, begin = (
+            np.concatenate([np.zeros(round((begin - start) * rate), np.int16), wave]),
+            start,
+        )
     first = max(0, round((start - begin) * rate))
     last = len(wave) if end is None else max(0, round((end - begin) * rate))
     wave = wave[first:last]
@@ -237,8 +244,11 @@ def _duration(frame: Any, stream: Any) -> float:
     return 1 / float(stream.average_rate or 25)
 
 
-def _jpeg(frame: Any, options: FrameOptions) -> bytes:
-    """``frame`` as an RGB JPEG, upright, reduced."""
+def _jpeg(frame: Any, options: FrameOptions, strict: bool) -> bytes:
+    """``frame`` as an RGB JPEG, upright, reduced; a damaged one is refused if ``strict``."""
+    if strict and frame.is_corrupt:
+        at = '' if frame.time is None else f' at {frame.time:.2f} s'
+        raise ValueError(f'the picture{at} is damaged')
     image = frame.to_image()
     turn = int(getattr(frame, 'rotation', 0) or 0)
     if turn % 360:
@@ -274,6 +284,12 @@ def _mono(
     for frame in _decoded(container, stream, strict):
         if begin is None:
             begin = 0.0 if frame.time is None else frame.time - origin
+        reached = begin + total / rate
+        if strict and frame.time is not None and frame.time - origin > reached + _SILENCE:
+            raise ValueError(
+                f'the sound after {reached:.2f} s is marked {frame.time - origin:.2f} s: a part is '
+                f'missing'
+            )
         take(frame)
         if end is not None and begin + total / rate > end + 0.1:
             break
@@ -284,11 +300,23 @@ def _mono(
     return wave, begin or 0.0
 
 
+def _stated_length(stream: Any) -> float | None:
+    """Seconds from the tag of Matroska and WebM, whose streams have no length otherwise."""
+    tag = '' if stream.duration else stream.metadata.get('DURATION', '')
+    found = re.fullmatch(r'(\d+):(\d+):(\d+(?:\.\d+)?)', tag.strip('\0 '))
+    if found is None:
+        return None
+    return 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
+
+
 def _check_length(
     container: Any, stream: Any, reached: float, end: float | None, what: str
 ) -> None:
     """A stream that is clearly shorter than the file says was cut, or lost its data."""
-    if not stream.duration or not stream.time_base:
+    stated = _stated_length(stream)
+    if stated is not None:
+        declared = stated
+    elif not stream.duration or not stream.time_base:
         if container.duration is None or len(container.streams) > 1:
             return  # the file's length may be that of another stream
         declared = container.duration / 1_000_000

@@ -102,7 +102,7 @@ def write_dataset(
             same = existing is not None and all(
                 existing.get(key) == manifest[key] for key in ('digest', 'identity')
             )
-            if existing and same:
+            if existing and same and not overwrite:  # only sizes are known to be right
                 shutil.rmtree(partial)
                 return _report(out, existing, up_to_date=True)
             if existing and not overwrite:

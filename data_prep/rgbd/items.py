@@ -127,7 +127,9 @@ def _pair(item: RgbdItem) -> tuple[bytes, bytes]:
             f'{size[1]}: colour and depth are not aligned',
         )
     grey = _one_channel(item.sample_id, raw, depth_path)
-    return rgb, depth_png(item.sample_id, _metres(grey, item.depth_scale), depth_path)
+    with decoding(item.sample_id, depth_path):
+        metres = _metres(grey, item.depth_scale)
+    return rgb, depth_png(item.sample_id, metres, depth_path)
 
 
 def _side(item: RgbdItem) -> tuple[bytes, bytes]:
@@ -193,7 +195,15 @@ def _one_channel(sample_id: str, pixels: NDArray[Any], what: str) -> NDArray[Any
 
 
 def _metres(raw: NDArray[Any], scale: str) -> NDArray[np.float64]:
-    """Metres of stored units; SUN RGB-D's files are turned by three bits, in millimetres."""
+    """Metres of stored units; SUN RGB-D's files are turned by three bits, in millimetres.
+
+    Raises:
+        ValueError: the unit of such pixels is not known.
+    """
+    if raw.dtype.kind == 'f' and scale in ('', 'sunrgbd'):
+        raise ValueError(f'depth of {raw.dtype}: say how many metres 1 is, with --depth-scale')
+    if scale == 'sunrgbd' and raw.dtype == np.uint8:
+        raise ValueError('8-bit depth is not in the format of SUN RGB-D: give --depth-scale METRES')
     if scale == 'sunrgbd':
         units = raw.astype(np.uint16)
         return ((units >> 3) | (units << 13)).astype(np.float64) / 1000

@@ -112,18 +112,59 @@ def _index_item(
 
 
 def read_scene_list(path: Path) -> dict[str, str]:
-    """id -> scene from a csv with these columns (``index.csv`` has them); ids without zeros."""
+    """id -> scene from a csv with these columns (``index.csv`` has them).
+
+    An id is the whole id of a pair (``train/kitchen/0007``), its name, or its number alone.
+
+    Raises:
+        ValueError: a column is missing, or an id is listed with two scenes.
+    """
     with path.open(encoding='utf-8-sig', newline='') as f:
         reader = csv.DictReader(f)
         if not {'id', 'scene'} <= set(reader.fieldnames or ()):
             raise ValueError(f'{path} needs the columns id and scene, has {reader.fieldnames}')
-        return {_plain(row['id']): row['scene'].strip() for row in reader}
+        found: dict[str, str] = {}
+        for row in reader:
+            name, scene = _plain(row['id']), row['scene'].strip()
+            if found.setdefault(name, scene) != scene:
+                raise ValueError(
+                    f'{path} row {reader.line_num}: the id {row["id"]!r} has the scene {scene!r}, '
+                    f'and {found[name]!r} before'
+                )
+        return found
 
 
 def _plain(name: str) -> str:
+    """A number without zeros in front; anything else as it is."""
+    name = name.strip()
+    return str(int(name)) if name.isdigit() else name
+
+
+def _number(name: str) -> str:
     """``'0007'``, ``'img_7'`` -> ``'7'``; a name without a number stays."""
     digits = re.findall(r'\d+', name)
-    return str(int(digits[-1])) if digits else name.strip()
+    return str(int(digits[-1])) if digits else name
+
+
+def _scene(scene_of: Mapping[str, str], pair: str, path: Path, seen: dict[str, str]) -> str:
+    """The scene of a pair by its id, its name or its number.
+
+    Args:
+        scene_of: of :func:`read_scene_list`.
+        pair: its id.
+        path: its file.
+        seen: names that were used so far, and by which pair.
+    """
+    for name in (pair, _plain(path.stem), _number(path.stem)):
+        if name in scene_of:
+            other = seen.setdefault(name, pair)
+            if other != pair:
+                raise ValueError(
+                    f'{path}: the list of scenes has {name!r} for {other} and {pair}: give whole '
+                    f'ids in it, such as {pair}'
+                )
+            return scene_of[name]
+    raise ValueError(f'{path}: its id {path.stem!r} is not in the list of scenes')
 
 
 def read_side_by_side(
@@ -141,6 +182,7 @@ def read_side_by_side(
         ValueError: no folder is called as a split, or a class is unknown.
     """
     found: Found = {}
+    seen: dict[str, str] = {}
     for folder in sorted(p for p in raw.iterdir() if p.is_dir() and p.name.lower() in SPLITS):
         split = SPLITS[folder.name.lower()]
         for kind in sorted(p for p in folder.iterdir() if p.is_dir()):
@@ -150,12 +192,11 @@ def read_side_by_side(
                 left_out[kind.name] = left_out.get(kind.name, 0) + len(files)
                 continue
             for path in files:
-                scene = scene_of.get(_plain(path.stem), '')
-                if scene_of and not scene:
-                    raise ValueError(f'{path}: its id {path.stem!r} is not in the list of scenes')
+                pair = f'{split}/{name}/{path.stem}'
+                scene = _scene(scene_of, pair, path, seen) if scene_of else ''
                 found.setdefault(split, []).append(
                     RgbdItem(
-                        sample_id=f'{split}/{name}/{path.stem}',
+                        sample_id=pair,
                         label=scenes.classes.index(name),
                         scene=scene,
                         kind='side',

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
-from cal_mm.config import ConfigError, check_config, load_config, parse_option
+from cal_mm.config import ConfigError, check_config, load_config, parse_option, set_seed
 from cal_mm.config.components import takes
 from cal_mm.config.loading import names_read
 
@@ -195,6 +195,27 @@ def test_delete_and_bases(write):
     assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
     assert cfg.model.fusion == dict(type='SumFusion')
     assert cfg.randomness == dict(seed=3)  # mmengine leaves _delete_ where there was no base
+    gate = dict(type='ContributionGate', _delete_=True)
+    assert load_config(child, {'model.gate': gate}).model.gate == dict(type='ContributionGate')
+
+
+def test_one_seed_for_all_that_a_run_draws():
+    cfg = load_config(str(ROOT / 'configs/cal/digits_av_small_concat_cal.py'))
+    set_seed(cfg, 3)
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    assert (cfg.randomness.seed, cfg.model.seed, train.seed, val.get('seed')) == (3, 3, 3, None)
+    inner = train.copy()
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner, inner.copy()])
+    set_seed(cfg, 4)
+    assert [d.seed for d in cfg.train_dataloader.dataset.datasets] == [4, 4]
+    # cached noisy versions are the same for all runs; what takes no seed gets none
+    cfg.default_hooks.feature_cache.draws = 5
+    cfg.train_dataloader.dataset = dict(type='torch.utils.data.TensorDataset')
+    cfg.model = dict(type='torch.nn.Linear')
+    set_seed(cfg, 5)
+    assert 'seed' not in cfg.model
+    assert 'seed' not in cfg.train_dataloader.dataset
+    assert cfg.randomness.seed == 5
 
 
 MISTAKES = [

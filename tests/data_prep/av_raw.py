@@ -39,6 +39,7 @@ CODECS = {
     '.flv': ('flv1', 'libmp3lame', 22050),
     '.mp4': ('libx264', 'aac', 16000),
     '.avi': ('mpeg4', 'libmp3lame', 22050),
+    '.mkv': ('libx264', 'aac', 16000),
 }
 
 

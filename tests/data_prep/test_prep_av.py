@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -127,6 +128,45 @@ def test_truncated_files(tmp_path: Path, suffix: str, share: float) -> None:
             read()
     if suffix == '.flv':
         assert read_frames('b', cut, FrameOptions(), strict=False)
+
+
+def test_truncated_matroska(tmp_path: Path) -> None:
+    whole, cut = tmp_path / 'a.mkv', tmp_path / 'b.mkv'
+    write_video(whole, 0, 10.0)
+    assert len(read_frames('a', whole, FrameOptions())) == 10
+    assert len(read_audio('a', whole, 8000)) == pytest.approx(80000, abs=1000)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(BadSampleError, match=r'the pictures end at \d+\.\d+ s of 10'):
+        read_frames('b', cut, FrameOptions())
+    with pytest.raises(BadSampleError, match=r'the sound end at \d+\.\d+ s of 10'):
+        read_audio('b', cut, 8000)
+    assert read_frames('b', cut, FrameOptions(), strict=False)
+
+
+def test_sound_with_a_hole_or_a_late_beginning(tmp_path: Path) -> None:
+    write_video(tmp_path / 'a.mkv', 0, 4.0)
+
+    def without(low: float, high: float) -> Path:
+        path = tmp_path / f'without-{low:g}-{high:g}.mkv'
+        with av.open(str(tmp_path / 'a.mkv')) as source, av.open(str(path), 'w') as target:
+            streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+            for packet in source.demux():
+                if packet.dts is None:
+                    continue
+                time = float(packet.pts * packet.time_base)
+                if packet.stream.type == 'audio' and low <= time < high:
+                    continue
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+        return path
+
+    whole = read_audio('a', tmp_path / 'a.mkv', 8000)
+    with pytest.raises(BadSampleError, match=r'the sound after 1\.\d+ s is marked 2\.\d+ s'):
+        read_audio('b', without(1.5, 2.3), 8000)
+    late = read_audio('b', without(0.0, 1.0), 8000)
+    assert abs(len(late) - len(whole)) < 1000
+    assert not late[:7000].any()
+    assert np.abs(late[12000:16000]).max() > 8000
 
 
 def test_truncated_wav(tmp_path: Path) -> None:
@@ -664,6 +704,15 @@ def test_kinetics_published_lists(kinetics_raw: Path, tmp_path: Path, capsys) ->
     (tmp_path / 'my_train.txt').write_text('abc,10,31\n')
     assert kinetics_sounds.main(argv) == 1
     assert 'my_train.txt line 1: expected "<YouTube id>_<start>' in capsys.readouterr().err
+
+
+def test_kinetics_folders_outside_the_splits(kinetics_raw: Path, tmp_path: Path, capsys) -> None:
+    raw = Path(shutil.copytree(kinetics_raw, tmp_path / 'raw'))
+    folder = next((raw / 'test').iterdir())
+    folder.rename(raw / folder.name)
+    assert kinetics_sounds.main(['--raw', str(raw), '--out', str(tmp_path / 'out')]) == 1
+    name = folder.name.replace(' ', '_')
+    assert f'the folders of {name} stand outside train, val' in capsys.readouterr().err
 
 
 def test_kinetics_csv_and_flat_files(kinetics_raw: Path, tmp_path: Path) -> None:

@@ -65,6 +65,31 @@ def test_mvsa_raw_layout(tmp_path: Path, jpeg: Jpeg) -> None:
     assert other.digest != report.digest
 
 
+def test_mvsa_counts_what_occurs_twice(tmp_path: Path, jpeg: Jpeg) -> None:
+    raw = raw_mvsa(tmp_path / 'raw', jpeg)
+    report = mvsa_single.make_mvsa_single(raw, tmp_path / 'out')
+    none = dict(groups_of_equal=0, in_several_splits=0, test_pairs_also_in_train=0)
+    facts = read_manifest(tmp_path / 'out')['facts']['checks']['duplicates']
+    assert facts == dict(text=none, image=none)
+    ids = {
+        s: load_from_disk(str(tmp_path / 'out' / s))['sample_id'] for s in ('train', 'val', 'test')
+    }
+    data = raw / 'data'
+    (data / f'{ids["train"][0]}.txt').write_text('The same')
+    for name in ids['test'][:2]:
+        (data / f'{name}.txt').write_text(' the same ')
+    (data / f'{ids["val"][0]}.jpg').write_bytes((data / f'{ids["train"][1]}.jpg').read_bytes())
+    mvsa_single.make_mvsa_single(raw, tmp_path / 'again')
+    facts = read_manifest(tmp_path / 'again')['facts']['checks']['duplicates']
+    assert facts['text'] == {
+        'groups_of_equal': 1,
+        'in_several_splits': 1,
+        'test_pairs_also_in_train': 2,
+    }
+    assert facts['image'] == {**none, 'groups_of_equal': 1, 'in_several_splits': 1}
+    assert report.bad == []
+
+
 def test_mvsa_bad_files(tmp_path: Path, jpeg: Jpeg, capsys: pytest.CaptureFixture) -> None:
     raw = raw_mvsa(tmp_path / 'raw', jpeg)
     (raw / 'data' / '0.jpg').unlink()

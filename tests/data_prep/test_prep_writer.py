@@ -222,6 +222,20 @@ def test_overwrite_renews_the_manifest_of_the_same_samples(
     assert read_manifest(out)['version'] == '2'
 
 
+def test_overwrite_repairs_what_verify_finds(tmp_path: Path, spec: DatasetSpec) -> None:
+    out = tmp_path / 'd'
+    write_dataset(out, spec, ready())
+    path = next((out / 'train').glob('*.arrow'))
+    data = bytearray(path.read_bytes())
+    at = data.find(b's0')  # of the same size, so that nothing but its content tells
+    data[at : at + 2] = b'x0'
+    path.write_bytes(bytes(data))
+    assert verify(out)
+    assert write_dataset(out, spec, ready()).up_to_date
+    assert not write_dataset(out, spec, ready(), overwrite=True).up_to_date
+    assert verify(out) == []
+
+
 def test_overwrite_never_deletes_what_is_no_dataset(tmp_path: Path, spec: DatasetSpec) -> None:
     (tmp_path / 'd').mkdir()
     (tmp_path / 'd' / 'thesis.txt').write_text('years of work')

@@ -25,6 +25,7 @@ from data_prep import cmu_mosi, nyud2, sun_rgbd
 from data_prep.common import read_manifest, verify
 from data_prep.common.grouped import grouped_choice
 from data_prep.common.png import encode_png
+from data_prep.rgbd.items import _metres
 
 RGBD = [
     dict(type='LoadImage', modality='rgb'),
@@ -190,6 +191,58 @@ def test_nyud2_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert not set(found['train'].groups) & set(found['val'].groups)
     with pytest.raises(ValueError, match='needs the scene of every training pair'):
         nyud2.make_nyud2(only, tmp_path / 'no', protocol='scene-disjoint')
+
+
+def test_scenes_of_names_that_repeat_between_folders(tmp_path: Path) -> None:
+    raw = write_side_by_side(tmp_path / 'raw', {'train': 6, 'test': 2}, ('bedroom', 'kitchen'))
+    for folder in (raw / 'train').iterdir():
+        for number, path in enumerate(sorted(folder.iterdir(), key=lambda p: int(p.stem))):
+            path.rename(folder / f'img_{number}.png')
+    ids = [
+        (f'{split}/{kind}/{p.stem}', f'{kind}{i // 2}')
+        for split in ('train', 'test')
+        for kind in ('bedroom', 'kitchen')
+        for i, p in enumerate(sorted((raw / split / kind).iterdir()))
+    ]
+    table = tmp_path / 'scenes.csv'
+
+    def write(rows: list[tuple[str, str]]) -> None:
+        table.write_text('id,scene\n' + ''.join(f'{i},{s}\n' for i, s in rows))
+
+    write(ids)
+    nyud2.make_nyud2(raw, tmp_path / 'out', scenes=table)
+    groups = {
+        data.raw(i)['sample_id']: data.raw(i)['group']
+        for split, data in splits_of(tmp_path / 'out').items()
+        for i in range(len(data))
+    }
+    assert groups == dict(ids)
+    write([(str(i), f's{i}') for i in range(40)])
+    with pytest.raises(ValueError, match=r"has '\d+' for train/bedroom/\w+ and train/kitchen/\w+"):
+        nyud2.make_nyud2(raw, tmp_path / 'no', scenes=table)
+    write([('7', 'a'), ('07', 'b')])
+    with pytest.raises(
+        ValueError, match=r"scenes\.csv row 3: the id '07' has the scene 'b', and 'a'"
+    ):
+        nyud2.make_nyud2(raw, tmp_path / 'no', scenes=table)
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'scale', 'reason'),
+    [
+        (np.float32, '', 'say how many metres 1 is'),
+        (np.float32, '1', None),
+        (np.uint8, 'sunrgbd', 'not in the format of SUN RGB-D'),
+        (np.uint16, 'sunrgbd', None),
+    ],
+)
+def test_depth_of_an_unknown_unit(pixels: type, scale: str, reason: str | None) -> None:
+    raw = np.full((2, 2), 3, pixels)
+    if reason is None:
+        assert _metres(raw, scale).max() > 0
+    else:
+        with pytest.raises(ValueError, match=reason):
+            _metres(raw, scale)
 
 
 def test_bad_pairs_are_listed_with_their_reason(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def test_floor_rule_and_controls():
     assert bottleneck_betas(w, 0.01, 'uniform').tolist() == pytest.approx([0.01, 0.01])
     assert bottleneck_betas(w, 0.01, 'inverse').tolist() == pytest.approx([0.014, 0.006])
     assert bottleneck_betas(w, 0.0, 'floor').tolist() == [0, 0]
-    for bad in (dict(beta=-1.0), dict(rule='flor'), dict(pivot=0.0), dict(share=0.0)):
+    lists = (dict(beta=-1.0), dict(rule='flor'), dict(pivot=0.0), dict(share=0.0))
+    for bad in (*lists, dict(alpha=-5.0), dict(beta_min=0.1, beta_max=0.01)):
         with pytest.raises(ValueError):  # noqa: PT011
             bottleneck_betas(w, **{'beta': 0.1, **bad})
 

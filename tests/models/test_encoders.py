@@ -862,3 +862,11 @@ def test_minilm_from_its_package() -> None:
     out = nn.functional.normalize(encoder(batch['input_ids'], batch['attention_mask']))
     assert out.shape == (3, 384)
     assert out[0] @ out[1] > out[0] @ out[2] + 0.3
+
+
+def test_positions_of_roberta_start_later():
+    roberta = {**BERT, 'model_type': 'roberta', 'pad_token_id': 1, 'max_position_embeddings': 12}
+    encoder = ENCODERS.build(dict(type='HFTextEncoder', config=roberta)).eval()
+    assert encoder(torch.full((1, 10), 5)).shape == (1, 16)
+    with pytest.raises(ValueError, match='at most 10 tokens'):
+        encoder(torch.full((1, 11), 5))

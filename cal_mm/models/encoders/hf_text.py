@@ -108,6 +108,10 @@ class HFTextEncoder(BaseEncoder):
         if mask is not None and mask.shape != x.shape:
             raise self._refuse(x, f"a mask of the ids' shape, not {tuple(mask.shape)}")
         longest = getattr(self.net.config, 'max_position_embeddings', None)
+        places = getattr(getattr(self.net, 'embeddings', None), 'position_embeddings', None)
+        begin = getattr(places, 'padding_idx', None)
+        if longest is not None and begin is not None:
+            longest -= begin + 1  # RoBERTa counts positions from there
         if longest is not None and x.shape[1] > longest:
             raise self._refuse(x, f'at most {longest} tokens (set max_length in the front end)')
         vocabulary = self.net.config.vocab_size

@@ -30,7 +30,7 @@ def load_tokenizer(source: str | Path) -> Any:
         ValueError: the folder or hub name gives no tokenizer; the message says what to do.
         FileNotFoundError: the package or the folder inside it does not exist.
     """
-    text = str(source)
+    text = os.path.expanduser(str(source))
     if text.startswith(_PACKAGE):
         return _from_folder(resolve_resource(text), text)
     if Path(text).is_dir():

@@ -81,6 +81,13 @@ class ImageFrontEnd(FrontEnd):
 
     def _sized(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
         size = self.size or (0, 0)
+        if not all(isinstance(v, torch.Tensor) for v in values):
+            raise fault_in(values) or FrontEndError('expected tensors')
+        if self.channels is not None:
+            values = [
+                v.expand(*v.shape[:-3], self.channels, *v.shape[-2:]) if v.shape[-3] == 1 else v
+                for v in values
+            ]
         if len({tuple(v.shape) for v in values}) == 1:
             x = self.stack(values).float()
             return _resize(x.flatten(0, -4), size).unflatten(0, x.shape[:-3])
