@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from cal_mm import cli, compat
 from cal_mm.config import ConfigError, load_config
-from cal_mm.config.components import takes
+from cal_mm.config.components import takes, wrapped_configs
 from cal_mm.engine.collect import collect, plain_loader
 from cal_mm.evaluation import load_weights
 from cal_mm.evaluation.analysis import (
@@ -82,10 +82,8 @@ def _plain(dataset: Mapping[str, Any], pipeline: Any) -> dict[str, Any]:
 
 def _pipeline(dataset: Mapping[str, Any]) -> Any:
     """The first pipeline in a dataset's config, or None."""
-    several = dataset.get('datasets')
-    inner = [dataset.get('dataset'), *(several if isinstance(several, list | tuple) else ())]
-    inner = [d for d in inner if isinstance(d, Mapping)]
-    return dataset.get('pipeline') or next((p for d in inner if (p := _pipeline(d))), None)
+    inner = (_pipeline(d) for d in wrapped_configs(dataset))
+    return dataset.get('pipeline') or next((p for p in inner if p), None)
 
 
 def _batches(dataset: Any, size: int, limit: int | None = None) -> DataLoader:

@@ -18,6 +18,7 @@ __all__ = [
     'is_trusted',
     'known_names',
     'takes',
+    'wrapped_configs',
     'wrong_type',
 ]
 
@@ -84,6 +85,13 @@ def explicit_arguments(target: Any) -> dict[str, inspect.Parameter]:
     except (TypeError, ValueError):
         return {}
     return {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def wrapped_configs(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The configs of the datasets that a wrapper's config holds, in order."""
+    several = dataset.get('datasets')
+    inner = [dataset.get('dataset'), *(several if isinstance(several, list | tuple) else ())]
+    return [one for one in inner if isinstance(one, Mapping)]
 
 
 def takes(target: Any) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from cal_mm.registry import DATASETS, MODELS
 
-from .components import find, takes
+from .components import find, takes, wrapped_configs
 
 __all__ = ['set_seed']
 
@@ -25,7 +25,7 @@ def set_seed(cfg: Any, seed: int) -> None:
     cache = (cfg.get('default_hooks') or {}).get('feature_cache') or {}
     loader = cfg.get('train_dataloader') or {}
     if not cache.get('draws'):
-        _seed_datasets(loader.get('dataset'), seed, scope)
+        _seed_datasets(loader.get('dataset') or {}, seed, scope)
 
 
 def _takes_seed(component: Any, registry: Any, scope: str) -> bool:
@@ -38,7 +38,5 @@ def _seed_datasets(dataset: Any, seed: int, scope: str) -> None:
     """Also those inside of wrappers."""
     if _takes_seed(dataset, DATASETS, scope):
         dataset['seed'] = seed
-    if isinstance(dataset, Mapping):
-        several = dataset.get('datasets')
-        for inner in (dataset.get('dataset'), *(several if isinstance(several, list) else ())):
-            _seed_datasets(inner, seed, scope)
+    for inner in wrapped_configs(dataset):
+        _seed_datasets(inner, seed, scope)

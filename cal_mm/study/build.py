@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS
 
-from cal_mm.config import ConfigError, load_config
+from cal_mm.config import ConfigError, load_config, set_seed
 from cal_mm.config.checking import Checker
-from cal_mm.config.components import find, takes
 from cal_mm.config.options import apply_option
 from cal_mm.datasets.manifest import read_manifest
 from cal_mm.registry import suggestion
@@ -243,6 +241,7 @@ class ConfigBuilder:
         for name in LOADERS:
             _dataset_of(cfg, name).data_root = spec.data_root.format(fold=fold)
         train = _dataset_of(cfg, 'train_dataloader')
+        set_seed(cfg, seed)
         train.seed = 0 if _cached_draws(cfg, training) else seed
         if training.label_noise:
             train.label_noise = training.label_noise
@@ -252,10 +251,6 @@ class ConfigBuilder:
             added = self._transforms(spec, training.transforms)
             train.pipeline = [*train.pipeline[:-1], *added, train.pipeline[-1]]
         cfg.optim_wrapper.optimizer.lr = lr
-        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
-        names = takes(find(cfg.model.get('type'), [MODELS], cfg.get('default_scope', 'cal_mm')))
-        if names is not None and 'seed' in names:
-            cfg.model.seed = seed
         return cfg
 
     def _transforms(self, spec: DatasetSpec, name: str) -> list[Any]:

@@ -172,10 +172,7 @@ def current_choice(
         if all(choice[k] == v for k, v in asdict(cell).items()):
             if choice.get('finalists', 0) != plan.study.finalists or _mended(choice, rows):
                 return None
-            ran_with = {
-                c for candidate in choice['candidates'] for c in candidate.get('codes', [''])
-            }
-            if code is not None and ran_with - {None} != {code}:
+            if code is not None and _codes(choice) != {code}:
                 return None
             first = len(plan.study.tuning_seeds)
             further = [
@@ -185,6 +182,11 @@ def current_choice(
             behind = {d for c in choice['candidates'] for d in c['trials']}
             return choice if behind == {t.digest for t in trials} else None
     return None
+
+
+def _codes(choice: Mapping[str, Any]) -> set[str]:
+    """The code that its trials ran with; '' for a choice that does not say."""
+    return {c for one in choice['candidates'] for c in one.get('codes', ['']) if c is not None}
 
 
 def _mended(choice: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> bool:
