@@ -61,6 +61,7 @@ def contribution_under_noise(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> list[dict[str, Any]]:
     """How W^m of the samples moves with the strength of each corruption (docs/results_schema.md).
 
@@ -74,6 +75,7 @@ def contribution_under_noise(
         resamples: of the bootstrap over samples; 0: no intervals.
         level: of the intervals.
         seed: of the resamples.
+        groups: [N], see :func:`cal_mm.evaluation.statistics.resample_counts`.
     """
     clean_row = next((i for i, row in enumerate(rows) if row['attack'] is None), None)
     clean = None if clean_row is None else _weights([predictions[clean_row]])
@@ -92,7 +94,7 @@ def contribution_under_noise(
         entry['mean'] = {m: _round(weights[:, :, j].mean(axis=1)) for j, m in enumerate(names)}
         if resamples:
             columns = weights.transpose(1, 0, 2).reshape(clean.shape[0], -1)
-            ends = mean_intervals(columns, resamples, level, seed)
+            ends = mean_intervals(columns, resamples, level, seed, groups)
             ends = ends.reshape(len(strengths), len(names), 2)
             entry['interval'] = {m: _round(ends[:, j]) for j, m in enumerate(names)}
         entry['hit'] = {

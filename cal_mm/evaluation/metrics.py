@@ -40,6 +40,7 @@ class Predictions:
 
     Attributes:
         sample_ids: N names ('' where the samples have none).
+        groups: N groups, as the samples name them (speaker, scene, ...; '' where they have none).
         labels: int64 [N].
         scores: float32 [N, C], sum to one.
         predicted: int64 [N].
@@ -49,6 +50,7 @@ class Predictions:
 
     def __init__(self, rows: Sequence[dict]) -> None:
         self.sample_ids = [row['sample_id'] for row in rows]
+        self.groups = [row['group'] for row in rows]
         self.labels = torch.stack([row['label'] for row in rows])
         self.scores = torch.stack([row['score'] for row in rows])
         self.predicted = torch.stack([row['predicted'] for row in rows])
@@ -157,6 +159,7 @@ class MultiModalMetric(BaseMetric):
         predicted = sample.get('pred_label')
         return {
             'sample_id': sample_id,
+            'group': str(sample.get('group') or ''),
             'label': torch.as_tensor(sample['gt_label']).cpu().long().reshape(()),
             'score': score,
             'predicted': score.argmax() if predicted is None else predicted.cpu().reshape(()),

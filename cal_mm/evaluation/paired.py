@@ -11,6 +11,7 @@ from .resampled import statistic_over_seeds
 from .statistics import (
     Difference,
     McNemar,
+    group_numbers,
     holm,
     mcnemar,
     paired_bootstrap,
@@ -34,9 +35,11 @@ class Comparison:
         seeds: noise seeds; empty for clean.
         metric: key of the metric.
         num_samples: N.
+        num_groups: of the samples, that were resampled as wholes; None where each was by itself.
         difference: second minus first, interval not corrected for the number of conditions.
         p_holm: bootstrap p-value, Holm-corrected over the conditions.
-        mcnemar: exact test of accuracy, None for other metrics.
+        mcnemar: exact test of accuracy; None for other metrics, and where samples depend on each
+            other (``groups`` of the data): the test takes them to be independent.
         mcnemar_holm: its p-value, Holm-corrected over the conditions.
         better: 'first', 'second' or None: which is better once corrected.
     """
@@ -46,6 +49,7 @@ class Comparison:
     seeds: tuple[int, ...]
     metric: str
     num_samples: int
+    num_groups: int | None
     difference: Difference
     p_holm: float
     mcnemar: McNemar | None
@@ -61,6 +65,7 @@ class Comparison:
             'protocol': self.protocol,
             'seeds': len(self.seeds),
             'num_samples': self.num_samples,
+            'num_groups': self.num_groups,
             'first': d.first,
             'second': d.second,
             'difference': d.value,
@@ -103,7 +108,8 @@ def compare_pairs(
 
     All conditions and metrics see the same resamples of the samples. Accuracy is decided by the
     exact McNemar test, every other metric by the paired bootstrap; p-values are Holm-corrected
-    over the conditions of a metric.
+    over the conditions of a metric. Where the predictions have groups, whole groups are resampled
+    and the bootstrap decides on accuracy too.
 
     Args:
         pairs: as :func:`cal_mm.evaluation.pairs.pair_conditions` gives them.
@@ -116,9 +122,11 @@ def compare_pairs(
         ValueError: a metric that cannot be computed from predictions.
     """
     n = len(pairs[0].first[0]['labels'])
+    names = pairs[0].first[0].get('groups')
+    groups = None if names is None else group_numbers(names.tolist())
     first = [statistic_over_seeds(m, p.first) for m in metrics for p in pairs]
     second = [statistic_over_seeds(m, p.second) for m in metrics for p in pairs]
-    differences = paired_bootstrap(first, second, n, resamples, level, seed)
+    differences = paired_bootstrap(first, second, n, resamples, level, seed, groups)
     tests = [mcnemar(_right(p.first), _right(p.second)) for p in pairs]
     exact = holm([t.p for t in tests])
     found = []
@@ -128,7 +136,7 @@ def compare_pairs(
         for pair, d, p_holm, test, p_exact in zip(
             pairs, mine, corrected, tests, exact, strict=True
         ):
-            is_accuracy = metric == _ACCURACY
+            is_accuracy = metric == _ACCURACY and groups is None
             alpha = 1 - level
             proof = [p_exact < alpha, _agrees(test, d)] if is_accuracy else [p_holm < alpha]
             found.append(
@@ -138,6 +146,7 @@ def compare_pairs(
                     seeds=pair.seeds,
                     metric=metric,
                     num_samples=n,
+                    num_groups=None if groups is None else int(groups.max()) + 1,
                     difference=d,
                     p_holm=p_holm,
                     mcnemar=test if is_accuracy else None,
@@ -169,7 +178,8 @@ def plain_summary(
         up = [c for c in mine if c.better == 'second']
         down = [c for c in mine if c.better == 'first']
         rest = len(mine) - len(up) - len(down)
-        test = 'exact McNemar' if metric == _ACCURACY else 'paired bootstrap'
+        exact = mine[0].mcnemar is not None
+        test = 'exact McNemar' if exact else 'paired bootstrap'
         many = f', Holm-corrected over {len(mine)} conditions' if len(mine) > 1 else ''
         head = f'{metric} ({test}{many}, {100 * (1 - level):g} % level): '
         if not up and not down:
@@ -186,7 +196,7 @@ def plain_summary(
             if rest:
                 parts.append(f'no significant difference in the other {rest}')
             lines.append(head + '; '.join(parts) + '.')
-        if metric != _ACCURACY and smallest_p_value(resamples) * len(mine) >= 1 - level:
+        if not exact and smallest_p_value(resamples) * len(mine) >= 1 - level:
             lines.append(
                 f'{metric}: with {resamples} resamples and {len(mine)} conditions no corrected '
                 f'p-value can be below {1 - level:.2g}; raise --resamples.'

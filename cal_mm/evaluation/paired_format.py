@@ -64,6 +64,11 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join([line(header), '|---' + '|---:' * (len(header) - 1) + '|', *map(line, rows)])
 
 
+def _unit(comparison: Comparison) -> str:
+    number = comparison.num_groups
+    return 'samples' if number is None else f"data's {number} groups of samples"
+
+
 def comparison_text(
     comparisons: Sequence[Comparison],
     labels: Sequence[str],
@@ -107,7 +112,8 @@ def comparison_text(
         parts.append(f'{title}, {labels[1]} minus {labels[0]}\n\n{body}')
     legend = (
         f'{comparisons[0].num_samples} samples; p and interval: paired bootstrap, '
-        f'{facts["resamples"]} resamples of the samples (noise seeds of a sample stay together); '
+        f'{facts["resamples"]} resamples of the {_unit(comparisons[0])} (noise seeds of a sample '
+        f'stay together); '
         f'intervals are not corrected for the number of conditions'
     )
     if any(c.mcnemar is not None for c in comparisons):

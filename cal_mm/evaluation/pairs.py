@@ -27,7 +27,8 @@ class Run:
     Attributes:
         path: of the results file.
         results: its contents.
-        predictions: per row ``sample_ids``, ``labels``, ``scores``, ``predicted``.
+        predictions: per row ``sample_ids``, ``labels``, ``scores``, ``predicted`` and, where the
+            data have them, ``groups``.
     """
 
     path: Path
@@ -89,8 +90,8 @@ def _check_row(row: Mapping[str, Any], arrays: Arrays, where: str, again: str) -
     if missing:
         raise ResultsError(f'{where} lacks {", ".join(missing)}: {again}')
     n = len(arrays['sample_ids'])
-    if arrays['scores'].ndim != 2 or any(len(arrays[k]) != n for k in _NEEDED) or not n:
-        shapes = {k: list(arrays[k].shape) for k in _NEEDED}
+    shapes = {k: list(v.shape) for k, v in arrays.items() if k in (*_NEEDED, 'groups')}
+    if arrays['scores'].ndim != 2 or any(s[:1] != [n] for s in shapes.values()) or not n:
         raise ResultsError(f'{where} has arrays of lengths that do not fit, {shapes}: {again}')
     told = row['metrics'].get('accuracy/top1')
     found = 100 * float(np.mean(arrays['predicted'] == arrays['labels']))
@@ -208,7 +209,7 @@ def pair_conditions(a: Run, b: Run) -> tuple[list[ConditionPair], list[str]]:
                 where = f'{run.path}, {key[1]}' if run is a else f'{a.path} and {b.path}, {key[1]}'
                 order = _order(anchor, run.predictions[number], where)
                 arrays = run.predictions[number]
-                side.append({k: arrays[k][order] for k in _NEEDED})
+                side.append({k: v[order] for k, v in arrays.items() if k in (*_NEEDED, 'groups')})
         pairs.append(pair)
     for run, here, there in ((a, mine, theirs), (b, theirs, mine)):
         lone = [name for protocol, name in here if (protocol, name) not in there]

@@ -95,6 +95,7 @@ def prediction_arrays(predictions: Predictions) -> dict[str, np.ndarray | None]:
 
     return {
         'sample_ids': np.array(predictions.sample_ids),
+        'groups': np.array(predictions.groups) if any(predictions.groups) else None,
         'labels': array(predictions.labels),
         'scores': array(predictions.scores),
         'predicted': array(predictions.predicted),

@@ -73,7 +73,7 @@ def _ece(p: Arrays, num_bins: int) -> Statistic:
     used, number = np.unique(number, return_inverse=True)
     gaps = np.zeros((len(gap), len(used)))
     gaps[np.arange(len(gap)), number] = gap
-    return lambda counts: 100 * np.abs(counts @ gaps).sum(axis=1) / len(gap)
+    return lambda counts: 100 * np.abs(counts @ gaps).sum(axis=1) / counts.sum(axis=1)
 
 
 def _risk_area(p: Arrays, excess: bool) -> Statistic:
@@ -81,14 +81,11 @@ def _risk_area(p: Arrays, excess: bool) -> Statistic:
     confidence, top = scores.max(dim=1)
     order = np.argsort(-confidence.numpy(), kind='stable')
     wrong = (top.numpy() != p['labels']).astype(np.float64)[order]
-    n = len(wrong)
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, n + 1))])
-    # the best order has all e errors last: sum over k > n - e of (k - n + e) / k
-    errors = np.arange(n + 1)
-    best = errors - (n - errors) * (harmonic[n] - harmonic[n - errors])
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         c = counts[:, order]
+        n = c.sum(axis=1).astype(np.int64)
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, n.max() + 1))])
         # a sample drawn c times fills the places first + 1 .. last of the ranking
         last = np.cumsum(c, axis=1)
         first = last - c
@@ -98,7 +95,9 @@ def _risk_area(p: Arrays, excess: bool) -> Statistic:
         share = harmonic[places] - harmonic[first.astype(np.int64)]
         area = (before * share + wrong * (c - first * share)).sum(axis=1)
         if excess:
-            area = area - best[missed.sum(axis=1).astype(np.int64)]
+            # the best order has all e errors last: sum over k > n - e of (k - n + e) / k
+            errors = missed.sum(axis=1).astype(np.int64)
+            area = area - (errors - (n - errors) * (harmonic[n] - harmonic[n - errors]))
         return 100 * area / n
 
     return statistic
@@ -117,8 +116,9 @@ RESAMPLED_METRICS = ('accuracy/top1', 'f1/macro', 'nll', 'ece', 'brier', 'aurc',
 def metric_statistic(name: str, predictions: Arrays, num_bins: int = 15) -> Statistic:
     """Metric ``name`` of a resample, from its counts.
 
-    Units are those of a results file. Equally confident copies of a sample stand side by side in
-    the ranking of AURC, ties of different samples in their order.
+    Units are those of a results file; a resample may have more or fewer samples than N. Equally
+    confident copies of a sample stand side by side in the ranking of AURC, ties of different
+    samples in their order.
 
     Args:
         name: one of ``RESAMPLED_METRICS``, or ``accuracy/topK``.
@@ -130,7 +130,7 @@ def metric_statistic(name: str, predictions: Arrays, num_bins: int = 15) -> Stat
     """
     values = per_sample_values(name, predictions)
     if values is not None:
-        return lambda counts: counts @ values / len(values)
+        return lambda counts: counts @ values / counts.sum(axis=1)
     if name not in _SET_METRICS:
         raise ValueError(
             f'the metric {name!r} cannot be resampled from predictions; these can: '
@@ -145,6 +145,6 @@ def statistic_over_seeds(name: str, seeds: Sequence[Arrays], num_bins: int = 15)
     known = [v for v in values if v is not None]
     if len(known) == len(values):  # one matrix product for all seeds
         mean = np.mean(known, axis=0)
-        return lambda counts: counts @ mean / len(mean)
+        return lambda counts: counts @ mean / counts.sum(axis=1)
     parts = [metric_statistic(name, p, num_bins) for p in seeds]
     return lambda counts: np.mean([s(counts) for s in parts], axis=0)

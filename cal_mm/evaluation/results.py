@@ -215,7 +215,8 @@ def save_predictions(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Pat
     Args:
         path: file to write.
         rows: per row ``{'sample_ids': [N], 'labels': [N], 'scores': [N, C], 'predicted': [N],
-            'contribution': [N, M] or None}``, in the order of the results file's rows.
+            'contribution': [N, M] or None, 'groups': [N] or None}``, in the order of the results
+            file's rows.
     """
     arrays: dict[str, np.ndarray] = {}
     for i, row in enumerate(rows):

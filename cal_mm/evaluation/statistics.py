@@ -19,6 +19,7 @@ __all__ = [
     'bootstrap_distribution',
     'bootstrap_interval',
     'bootstrap_p_value',
+    'group_numbers',
     'holm',
     'mcnemar',
     'mean_interval',
@@ -29,26 +30,42 @@ __all__ = [
     'smallest_p_value',
 ]
 
-#: counts [R, N] -> the statistic of each resample [R]
+#: counts [R, N], whose rows need not sum to N -> the statistic of each resample [R]
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 _CELLS = 2_000_000  # counts kept at a time
 
 
-def resample_counts(num_samples: int, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+def resample_counts(
+    num_samples: int, resamples: int, seed: int = 0, groups: ArrayLike | None = None
+) -> Iterator[np.ndarray]:
     """Bootstrap resamples of ``num_samples`` samples, some rows at a time.
 
     Args:
         num_samples: N >= 1.
         resamples: R >= 1, over all pieces.
         seed: the same seed gives the same resamples.
+        groups: [N], samples that depend on each other (of one speaker, of one scene) share one:
+            whole groups are drawn, as many as there are (the cluster bootstrap). None: each sample
+            by itself.
 
     Yields:
-        float64 [r, N], how often each sample is in each resample; every row sums to N.
+        float64 [r, N], how often each sample is in each resample; every row sums to N, or, with
+        groups of several sizes, to about N.
 
     Raises:
-        ValueError: no samples or no resamples.
+        ValueError: no samples, no resamples, or another number of groups.
     """
+    if groups is not None:
+        member = np.unique(np.asarray(groups), return_inverse=True)[1]
+        if member.shape != (num_samples,):
+            raise ValueError(
+                f'expected a group for each of {num_samples} samples, got shape '
+                f'{list(np.shape(groups))}'
+            )
+        for counts in resample_counts(int(member.max(initial=-1)) + 1, resamples, seed):
+            yield counts[:, member]
+        return
     if num_samples < 1 or resamples < 1:
         raise ValueError(
             f'a bootstrap needs at least one sample and one resample, got {num_samples} samples '
@@ -64,8 +81,26 @@ def resample_counts(num_samples: int, resamples: int, seed: int = 0) -> Iterator
         yield counts.reshape(rows, num_samples).astype(np.float64)
 
 
+def group_numbers(names: Sequence[str]) -> np.ndarray | None:
+    """Number [N] of each sample's group, for :func:`resample_counts`.
+
+    Args:
+        names: N groups; '' stands for a group of its own.
+
+    Returns:
+        None where no two samples share a group, and where all share one: that cannot be resampled.
+    """
+    own = [name or f'\0{i}' for i, name in enumerate(names)]
+    kinds, numbers = np.unique(own, return_inverse=True)
+    return None if len(kinds) in (1, len(own)) else numbers
+
+
 def bootstrap_distribution(
-    statistics: Sequence[Statistic], num_samples: int, resamples: int = 1000, seed: int = 0
+    statistics: Sequence[Statistic],
+    num_samples: int,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> np.ndarray:
     """Each statistic on each resample; all of them see the same resamples.
 
@@ -74,13 +109,14 @@ def bootstrap_distribution(
         num_samples: N.
         resamples: R.
         seed: of the resamples.
+        groups: see :func:`resample_counts`.
 
     Returns:
         float64 [K, R].
     """
     parts = [
         np.stack([np.asarray(s(counts), dtype=np.float64) for s in statistics])
-        for counts in resample_counts(num_samples, resamples, seed)
+        for counts in resample_counts(num_samples, resamples, seed, groups)
     ]
     return np.concatenate(parts, axis=1)
 
@@ -132,7 +168,11 @@ def mean_interval(
 
 
 def mean_intervals(
-    values: ArrayLike, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    values: ArrayLike,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> np.ndarray:
     """Percentile bootstrap intervals of K means over the same samples.
 
@@ -141,13 +181,16 @@ def mean_intervals(
         resamples: R.
         level: of the intervals.
         seed: of the resamples, which all columns share.
+        groups: see :func:`resample_counts`.
 
     Returns:
         float64 [K, 2].
     """
     array = np.asarray(values, dtype=float)
-    n = len(array)
-    parts = [counts @ array / n for counts in resample_counts(n, resamples, seed)]
+    parts = [
+        counts @ array / counts.sum(axis=1, keepdims=True)
+        for counts in resample_counts(len(array), resamples, seed, groups)
+    ]
     ends = [(1 - level) / 2, (1 + level) / 2]
     return np.quantile(np.concatenate(parts), ends, axis=0).T
 
@@ -192,6 +235,7 @@ def paired_bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> list[Difference]:
     """Difference of two models in each of K statistics, both on the same resamples.
 
@@ -202,11 +246,12 @@ def paired_bootstrap(
         resamples: R.
         level: of the intervals.
         seed: of the resamples.
+        groups: see :func:`resample_counts`.
     """
     both = [*first, *second]
     ones = np.ones((1, num_samples))
     values = [float(s(ones)[0]) for s in both]
-    drawn = bootstrap_distribution(both, num_samples, resamples, seed)
+    drawn = bootstrap_distribution(both, num_samples, resamples, seed, groups)
     k = len(first)
     found = []
     for i in range(k):

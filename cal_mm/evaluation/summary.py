@@ -15,7 +15,7 @@ from .severity import (
     curves_of,
     relative_corruption_error,
 )
-from .statistics import mean_intervals
+from .statistics import group_numbers, mean_intervals
 
 __all__ = ['LEVEL', 'RESAMPLES', 'higher_is_better', 'summarise', 'worst']
 
@@ -96,6 +96,7 @@ def _add_intervals(
     resamples: int,
     level: float,
     seed: int,
+    together: np.ndarray | None,
 ) -> None:
     """Bootstrap intervals of accuracy over samples, a sample's noise seeds kept together."""
     columns, owners = [], []
@@ -107,7 +108,7 @@ def _add_intervals(
             owners.append(condition)
     sizes = {len(c) for c in columns}
     if len(sizes) == 1:
-        ends = mean_intervals(np.stack(columns, axis=1), resamples, level, seed)
+        ends = mean_intervals(np.stack(columns, axis=1), resamples, level, seed, together)
         for condition, pair in zip(owners, ends.tolist(), strict=True):
             condition['metrics'][_ACCURACY]['interval'] = pair
 
@@ -197,7 +198,7 @@ def summarise(
 
     Args:
         rows: results rows, clean first.
-        predictions: per row ``scores``, ``labels``, ``predicted``, ``contribution`` as
+        predictions: per row ``scores``, ``labels``, ``predicted``, ``contribution``, ``groups`` as
             :func:`cal_mm.evaluation.report.prediction_arrays` gives them, or None.
         resamples: of the bootstrap; 0: no intervals.
         level: of the intervals.
@@ -212,20 +213,30 @@ def summarise(
     groups = condition_groups(rows)
     conditions = [_condition([rows[i] for i in numbers], start) for numbers in groups]
     measured = any(p is not None for p in known)
+    named = [p['groups'] for p in known if p is not None and p.get('groups') is not None]
+    together = group_numbers(named[0].tolist()) if named else None
     if resamples and measured:
-        _add_intervals(conditions, groups, known, resamples, level, seed)
+        _add_intervals(conditions, groups, known, resamples, level, seed, together)
     curves = curves_of(rows)
     described = [_curve(rows, curve, clean) for curve in curves]
     found: dict[str, Any] = {
         'bootstrap': (
-            {'resamples': resamples, 'level': level, 'seed': seed, 'metrics': [_ACCURACY]}
+            {
+                'resamples': resamples,
+                'level': level,
+                'seed': seed,
+                'metrics': [_ACCURACY],
+                'groups': None if together is None else int(together.max()) + 1,
+            }
             if resamples and measured
             else None
         ),
         'conditions': conditions,
         'curves': described,
         'relative_robustness': _mean([c['relative_robustness'] for c in described]),
-        'contribution': contribution_under_noise(rows, known, curves, resamples, level, seed),
+        'contribution': contribution_under_noise(
+            rows, known, curves, resamples, level, seed, together
+        ),
         'reference': None,
     }
     if reference is not None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from cal_mm.evaluation.statistics import group_numbers
+
 from .plan import Plan
 from .records import Ledger
 from .spec import OWN_GATE
@@ -72,6 +74,7 @@ class Panel:
         outcomes: by (entry key, column).
         trials: the rows of the ledger, by entry key.
         missing: number of planned test trials that are not there.
+        groups: [N], see :func:`cal_mm.evaluation.statistics.group_numbers`.
     """
 
     dataset: str
@@ -81,6 +84,7 @@ class Panel:
     outcomes: dict[tuple[str, str], Outcome]
     trials: dict[str, list[dict[str, Any]]]
     missing: int
+    groups: np.ndarray | None = None
 
 
 def column_of(row: Mapping[str, Any]) -> str:
@@ -156,7 +160,13 @@ def _panel(
     for outcome in panel.outcomes.values():  # later entries may have added samples
         extra = len(index) - outcome.right.shape[1]
         outcome.right = np.pad(outcome.right, ((0, 0), (0, extra)), constant_values=np.nan)
+    panel.groups = _groups(plan, dataset, index)
     return panel
+
+
+def _groups(plan: Plan, dataset: str, index: Mapping[str, int]) -> np.ndarray | None:
+    known = plan.groups(dataset)
+    return group_numbers([known.get(sample, '') for sample in index])
 
 
 def _ordered(trials: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:

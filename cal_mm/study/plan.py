@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cal_mm.datasets.access import column_of
 from cal_mm.evaluation.report import config_digest
 from cal_mm.evaluation.results import text_digest
 from cal_mm.registry import DATASETS
@@ -213,6 +214,17 @@ class Plan:
             training=self.study.training[trial.cell.training],
             fold=trial.cell.fold,
         )
+
+    def groups(self, dataset: str) -> dict[str, str]:
+        """Group of each test sample of a dataset, over its folds; {} where they have none."""
+        found: dict[str, str] = {}
+        for cell in {c.fold: c for c in self.cells if c.dataset == dataset}.values():
+            trial = self.tuning(self.selection_cell(cell))[0]
+            data = DATASETS.build(self.config(trial).test_dataloader.dataset)
+            names, groups = column_of(data, 'sample_ids'), column_of(data, 'groups')
+            if names is not None and groups is not None:
+                found.update(zip(names.tolist(), groups.tolist(), strict=True))
+        return found
 
     def budget(self) -> list[str]:
         """The tuning budget, in sentences."""

@@ -17,7 +17,7 @@ from .plan import Cell
 from .plots import curves_of, plot_curves, plot_ranking
 from .ranks import Ranking, rank_methods
 from .run import Session
-from .selection import current_choice
+from .selection import codes_of, current_choice
 from .spec import Study, StudyError
 from .tables import (
     NOISED,
@@ -64,12 +64,12 @@ def write_report(session: Session, out: str | None = None) -> str:
     parts = [f'# {study.title}', about, study.notes]
     latex, records = [], []
     for panel in panels:
-        mine = {
-            c.row: choices[plan.selection_cell(c)]
-            for c in reversed(plan.cells)
-            if (c.dataset, c.training) == (panel.dataset, panel.training)
-            and plan.selection_cell(c) in choices
-        }
+        mine: dict[str, list[Mapping[str, Any]]] = {}
+        for c in plan.cells:
+            if (c.dataset, c.training) == (panel.dataset, panel.training):
+                choice = choices.get(plan.selection_cell(c))
+                if choice is not None:
+                    mine.setdefault(c.row, []).append(choice)
         table = panel_table(panel, mine, study.statistics)
         title = _title(session, panel)
         parts += [f'## {title}', *_missing(panel), _rendered(table)]
@@ -134,7 +134,10 @@ def _about(
         name: sorted({r['data_digest'][:12] for r in unique.values() if r['dataset'] == name})
         for name in names
     }
-    codes = sorted({r['code_sha256'][:12] for r in unique.values()})
+    ran = {r['code_sha256'] for r in unique.values()}
+    for choice in choices.values():
+        ran |= codes_of(choice) - {''}
+    codes = sorted(c[:12] for c in ran)
     software = sorted(
         {
             f'{k} {v}'
@@ -152,8 +155,10 @@ def _about(
         '',
         *(f'- {line}' for line in plan.budget()),
         '- significance: a difference counts when it holds over the samples (paired bootstrap, '
-        f'seeds averaged, {study.statistics["resamples"]} resamples) and over the seeds (paired '
-        't-test): the larger p-value, Holm-corrected over the rivals',
+        f'seeds averaged, {study.statistics["resamples"]} resamples{_together(panels)}) and over '
+        'the seeds (paired t-test): the larger p-value, Holm-corrected over the rivals. What is '
+        'not significant is no proof that two are alike. All of it takes the chosen rates as given',
+        *_noised_meaning(study, panels),
         '- step x, train x, params x: time of a training step, of a whole training with what goes '
         'before it (a pilot, calibration, validation) and number of trained parameters, relative '
         'to concat',
@@ -185,6 +190,30 @@ def _about(
     if failed:
         lines.append(f'- candidates that failed and took no part: {"; ".join(failed)}')
     return '\n'.join(lines)
+
+
+def _together(panels: Sequence[Panel]) -> str:
+    names = sorted({p.dataset for p in panels if p.groups is not None})
+    return f'; {", ".join(names)}: whole groups of the data drawn' if names else ''
+
+
+def _noised_meaning(study: Study, panels: Sequence[Panel]) -> list[str]:
+    """What the mean column is, and whose seeds are of several folds."""
+    lines = []
+    mine = [p for p in panels if NOISED in p.columns]
+    if mine:
+        several = any(len(study.datasets[p.dataset].tests.protocols) > 1 for p in mine)
+        lines.append(
+            f'- {NOISED}: mean of the columns between clean and it'
+            + (', of several protocols the first only' if several else '')
+        )
+    folded = sorted({p.dataset for p in panels if study.datasets[p.dataset].folds > 1})
+    if folded:
+        lines.append(
+            f'- {", ".join(folded)}: a seed is tested on one fold, so the spread is over folds '
+            f'and seeds; every fold has its own rate'
+        )
+    return lines
 
 
 def _study_digest(study: Study) -> str:

@@ -12,7 +12,15 @@ from .records import Ledger
 from .tables import Cell as TableCell
 from .tables import Table
 
-__all__ = ['choices_table', 'choose', 'current_choice', 'finalists', 'make_choices', 'outcome']
+__all__ = [
+    'choices_table',
+    'choose',
+    'codes_of',
+    'current_choice',
+    'finalists',
+    'make_choices',
+    'outcome',
+]
 
 
 def outcome(
@@ -120,7 +128,10 @@ def _candidates(
 def _best(candidates: Iterable[Mapping[str, Any]]) -> list[tuple[float, int]]:
     """Those without a failure, in the order of their scores."""
     whole = [c for c in candidates if not c['failed']]
-    ranked = sorted(whole, key=lambda c: (-statistics.fmean(c['val']), statistics.fmean(c['nll'])))
+    # equal means of other numbers differ in their last bits
+    ranked = sorted(
+        whole, key=lambda c: (-round(statistics.fmean(c['val']), 9), statistics.fmean(c['nll']))
+    )
     return [(c['lr'], c['setting']) for c in ranked]
 
 
@@ -172,7 +183,7 @@ def current_choice(
         if all(choice[k] == v for k, v in asdict(cell).items()):
             if choice.get('finalists', 0) != plan.study.finalists or _mended(choice, rows):
                 return None
-            if code is not None and _codes(choice) != {code}:
+            if code is not None and codes_of(choice) != {code}:
                 return None
             first = len(plan.study.tuning_seeds)
             further = [
@@ -184,7 +195,7 @@ def current_choice(
     return None
 
 
-def _codes(choice: Mapping[str, Any]) -> set[str]:
+def codes_of(choice: Mapping[str, Any]) -> set[str]:
     """The code that its trials ran with; '' for a choice that does not say."""
     return {c for one in choice['candidates'] for c in one.get('codes', ['']) if c is not None}
 

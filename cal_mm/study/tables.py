@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,37 +122,25 @@ def with_mean(panel: Panel, protocols: Sequence[str] = ()) -> Panel:
         return panel
     outcomes = dict(panel.outcomes)
     outcomes.update({(k, NOISED): o for k, o in found.items() if o is not None})
-    return Panel(
-        panel.dataset,
-        panel.training,
-        panel.entries,
-        [*panel.columns, NOISED],
-        outcomes,
-        panel.trials,
-        panel.missing,
-    )
-
-
-def column(panel: Panel, name: str) -> dict[str, Outcome]:
-    """Outcomes of a column by entry key, of entries with all the seeds that any of them has."""
-    found = {
-        e.key: panel.outcomes[e.key, name] for e in panel.entries if (e.key, name) in panel.outcomes
-    }
-    most = max((len(o.seeds) for o in found.values()), default=0)
-    return {k: o for k, o in found.items() if len(o.seeds) == most}
+    return replace(panel, columns=[*panel.columns, NOISED], outcomes=outcomes)
 
 
 def panel_table(
-    panel: Panel, choices: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, Any]
+    panel: Panel, choices: Mapping[str, Sequence[Mapping[str, Any]]], statistics: Mapping[str, Any]
 ) -> Table:
     """Accuracy of a panel, mean and standard deviation over the seeds.
 
     Args:
         panel: with its mean column.
-        choices: by row name, of the selection (first fold).
+        choices: by row name, of the selection, one of every fold.
         statistics: ``resamples`` and ``level``.
     """
-    bests: dict[str, Best] = {c: best_of(column(panel, c), **statistics) for c in panel.columns}
+    bests: dict[str, Best] = {}
+    for name in panel.columns:
+        there = {
+            e.key: o for e in panel.entries if (o := panel.outcomes.get((e.key, name))) is not None
+        }
+        bests[name] = best_of(there, **statistics, groups=panel.groups)
     cost = relative_cost(panel)
     extra = ['worst seed', 'ECE'] + ([f'ECE {NOISED}'] if NOISED in panel.columns else [])
     header = ('method', 'lr', 'val', *panel.columns, *extra, *COSTS)
@@ -161,10 +149,9 @@ def panel_table(
         clean = panel.outcomes.get((entry.key, 'clean'))
         mine = panel.trials[entry.key]
         val = [t['val']['accuracy'] for t in mine]
-        choice = choices.get(entry.row, {})
         cells = [
             Cell(entry.title + (f' ({len(mine)} seeds)' if _fewer(panel, entry.key) else '')),
-            Cell(_rate(choice)),
+            Cell(_rate(choices.get(entry.row, ()))),
             Cell(f'{np.mean(val):.1f}'),
         ]
         for name in panel.columns:
@@ -196,10 +183,13 @@ def _fewer(panel: Panel, key: str) -> bool:
     return len(panel.trials[key]) < max(len(t) for t in panel.trials.values())
 
 
-def _rate(choice: Mapping[str, Any]) -> str:
-    if not choice:
+def _rate(choices: Sequence[Mapping[str, Any]]) -> str:
+    """The chosen rate; where folds chose different ones the lowest and the highest."""
+    if not choices:
         return '-'
-    return f'{choice["lr"]:g}' + (' (edge)' if choice.get('on_edge') else '')
+    rates = sorted({c['lr'] for c in choices})
+    text = f'{rates[0]:g}' if len(rates) == 1 else f'{rates[0]:g} to {rates[-1]:g}'
+    return text + (' (edge)' if any(c.get('on_edge') for c in choices) else '')
 
 
 def _ratio(value: float | None) -> str:
@@ -212,6 +202,8 @@ COSTS = ('step x', 'train x', 'params x')
 def relative_cost(panel: Panel) -> dict[str, dict[str, float | None]]:
     """Each of ``COSTS`` (a training step, a whole training with what goes before it, trained
     parameters) of each entry relative to ``concat``; {} without such a row.
+
+    Times compare only between trainings of the same code: None where the two rows have none.
     """
     base = next((e for e in panel.entries if e.method == 'concat'), None)
     if base is None:
@@ -221,15 +213,21 @@ def relative_cost(panel: Panel) -> dict[str, dict[str, float | None]]:
     cpu = '_cpu' if all(t['device'] == 'cpu' for t in trials) else ''
     keys = (f'step{cpu}_seconds', f'train{cpu}_seconds', 'parameters')
 
-    def median(entry: str, key: str) -> float | None:
-        values = [t[key] for t in panel.trials[entry] if t.get(key)]
+    def codes(entry: str) -> set[str]:
+        return {t['code_sha256'] for t in panel.trials[entry]}
+
+    def median(entry: str, key: str, shared: set[str]) -> float | None:
+        values = [t[key] for t in panel.trials[entry] if t.get(key) and t['code_sha256'] in shared]
         return float(np.median(values)) if values else None
 
     found: dict[str, dict[str, float | None]] = {}
     for entry in panel.entries:
         found[entry.key] = {}
         for name, key in zip(COSTS, keys, strict=True):
-            mine, other = median(entry.key, key), median(base.key, key)
+            shared = codes(entry.key) & codes(base.key)
+            if key == 'parameters':  # no time
+                shared = codes(entry.key) | codes(base.key)
+            mine, other = median(entry.key, key, shared), median(base.key, key, shared)
             found[entry.key][name] = None if mine is None or other is None else mine / other
     return found
 
@@ -246,7 +244,8 @@ def versus_table(
         first = panel.outcomes.get((reference, name))
         others = {e.key: o for e in rivals if (o := panel.outcomes.get((e.key, name))) is not None}
         if first is not None and others:
-            for key, versus in compare(first, others, **statistics).items():
+            compared = compare(first, others, **statistics, groups=panel.groups)
+            for key, versus in compared.items():
                 found[key, name] = versus
     level = statistics['level']
     rows = []
@@ -262,7 +261,7 @@ def versus_table(
             cells.append(Cell(text, bold=v.p_holm < 1 - level))
         rows.append(tuple(cells))
     notes = (
-        f'Points, with the {100 * level:g} % bootstrap interval over the samples. Bold: '
+        f'Points, with the {100 * level:g} % bootstrap interval over samples and seeds. Bold: '
         f'significant after Holm over the lines of the column.',
     )
     return Table(('minus', *panel.columns), tuple(rows), notes), found

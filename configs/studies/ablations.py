@@ -85,5 +85,6 @@ training = dict(
     n300=dict(title='300 samples', num_samples=300),
     labels20=dict(title='20 % wrong labels', label_noise=0.2),
 )
+statistics = dict(resamples=100_000)
 notes = """Rows without a gate's name decide by the fused prediction alone. *k* rows have no dynamic weights and no soft targets, and the same bottleneck for all, so that nothing but the
 acceleration differs; gamma = 3, from the first step on."""

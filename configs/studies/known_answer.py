@@ -50,3 +50,4 @@ lrs = [1e-3, 3e-3, 1e-2, 3e-2]
 seeds = list(range(10))
 tuning_seeds = [0]
 reference = 'cal'
+statistics = dict(resamples=100_000)

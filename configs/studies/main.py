@@ -221,5 +221,6 @@ seeds = list(range(10))
 tuning_seeds = [0, 1]
 finalists = 2
 reference = 'cal'
+statistics = dict(resamples=100_000)
 notes = """Parts of the study that have been run, by `--only`. Only the learning rate is tuned. CAL is the shipped preset, its `pool` gate included, and its validation accuracy
 is measured with that gate, which is fitted on the same validation split ([this is not what makes a validation accuracy too good](../study/hypotheses.md#how-a-rate-is-chosen)). MOSI's validation split has 90 samples."""

@@ -65,6 +65,34 @@ def test_comparison_is_that_of_its_parts(runs):
     assert found[1].difference.first == pytest.approx(np.mean(losses[1:]), rel=1e-5)
 
 
+def test_whole_groups_are_compared(runs):
+    """As from one sample a group, with each 5 times; McNemar's test would count 60."""
+    names = np.repeat([f's{i}' for i in range(12)], 5)
+    pairs, _ = pair_conditions(*runs())
+    for pair in pairs:
+        for side in (*pair.first, *pair.second):
+            for key in ('labels', 'scores', 'predicted'):
+                side[key] = np.repeat(side[key][::5], 5, axis=0)
+    apart = compare_pairs(pairs, ['accuracy/top1', 'aurc'], 300)
+    for pair in pairs:
+        for side in (*pair.first, *pair.second):
+            side['groups'] = names
+    found = compare_pairs(pairs, ['accuracy/top1', 'aurc'], 300)
+    assert [(c.num_groups, c.mcnemar) for c in found] == [(12, None)] * 4
+    right = [
+        np.mean([s['predicted'][::5] == s['labels'][::5] for s in side], axis=0)
+        for side in (pairs[1].first, pairs[1].second)
+    ]
+    counts = next(S.resample_counts(12, 300))
+    gap = counts @ (right[1] - right[0]) / 12
+    assert found[1].difference.p == pytest.approx(S.bootstrap_p_value(gap))
+    assert [found[1].difference.low, found[1].difference.high] == pytest.approx(
+        [100 * e for e in S.percentile_interval(gap)]
+    )
+    assert apart[1].better == 'second'
+    assert 'paired bootstrap' in plain_summary(found, ['one', 'two'], 300)[0]
+
+
 def test_verdict_and_its_words(runs):
     pairs, _ = pair_conditions(*runs())
     found = compare_pairs(pairs, ['accuracy/top1', 'nll'], 2000)

@@ -57,6 +57,9 @@ def predictions(seed, classes=C):
 def test_every_metric_is_that_of_the_samples_written_out(name, seed):
     p = predictions(seed, classes=C - seed)  # a class that does not occur
     counts = next(resample_counts(N, 20, seed))
+    groups = np.arange(N) // 7  # their resamples have more or fewer samples
+    counts = np.vstack([counts, next(resample_counts(N, 20, seed, groups))])
+    assert len(set(counts.sum(axis=1))) > 1
     counts = np.vstack([np.ones(N), counts, np.eye(N)[0] * N])  # as they are, and one sample only
     found = metric_statistic(name, p)(counts)
     for value, row in zip(found, counts, strict=True):

@@ -30,6 +30,21 @@ def test_resamples_are_seeded_and_of_the_right_size(monkeypatch):
         next(S.resample_counts(0, 5))
     with pytest.raises(ValueError, match='0 resamples'):
         next(S.resample_counts(5, 0))
+    with pytest.raises(ValueError, match='a group for each of 5 samples'):
+        next(S.resample_counts(5, 3, groups=[0, 1]))
+
+
+def test_resamples_of_whole_groups():
+    names = ['b', 'a', '', 'b', 'b', '']
+    numbers = S.group_numbers(names)
+    assert [(numbers == k).sum() for k in numbers] == [3, 1, 1, 3, 3, 1]
+    drawn = np.concatenate(list(S.resample_counts(6, 50, 1, numbers)))
+    per_group = np.concatenate(list(S.resample_counts(4, 50, 1)))
+    assert (drawn == per_group[:, numbers]).all()
+    assert (drawn[:, 0] == drawn[:, 3]).all()
+    assert (drawn[:, 2] != drawn[:, 5]).any()
+    assert S.group_numbers(['a', 'b', '']) is None
+    assert S.group_numbers(['a', 'a']) is None
 
 
 def test_interval_is_that_of_the_slow_loop():

@@ -1,10 +1,12 @@
 """The ledger survives a kill anywhere; a choice is made on validation and stands."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
-from cal_mm.study import StudyError
+from cal_mm.study import StudyError, records
 from cal_mm.study.records import Ledger, append_line, code_digest, read_lines
 from cal_mm.study.selection import (
     choices_table,
@@ -69,6 +71,16 @@ def test_one_writer(tmp_path):
 def test_code_digest_is_stable():
     assert code_digest() == code_digest()
     assert len(code_digest()) == 64
+
+
+@pytest.mark.parametrize(('name', 'counts'), [('hooks', True), ('build', True), ('tables', False)])
+def test_code_digest_is_of_what_makes_results(name, counts, tmp_path, monkeypatch):
+    copy = shutil.copytree(Path(records.__file__).parents[1], tmp_path / 'cal_mm')
+    monkeypatch.setattr(records, '_PACKAGE', copy)
+    before = code_digest()
+    with open(copy / 'study' / f'{name}.py', 'a') as f:
+        f.write('# changed')
+    assert (code_digest() != before) == counts
 
 
 # ---- choices -------------------------------------------------------------------------------------

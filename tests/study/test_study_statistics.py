@@ -32,16 +32,48 @@ def test_seed_p_value_is_the_paired_t_test():
 
 def test_compare_against_a_slow_bootstrap():
     a, b = draw(0.8), draw(0.7, seed=1)
-    found = compare(outcome(a), {'b': outcome(b)}, resamples=4000)['b']
+    found = compare(outcome(a), {'b': outcome(b)}, resamples=20_000)['b']
     per_sample = (a - b).mean(axis=0) * 100
     assert found.difference == pytest.approx(per_sample.mean())
     rng = np.random.default_rng(3)
-    slow = [per_sample[rng.integers(0, 200, 200)].mean() for _ in range(4000)]
+    gaps = (a - b) * 100
+    slow = [gaps[rng.integers(0, 4, 4)][:, rng.integers(0, 200, 200)].mean() for _ in range(20_000)]
     low, high = np.quantile(slow, [0.025, 0.975])
     assert found.low == pytest.approx(low, abs=0.35)
     assert found.high == pytest.approx(high, abs=0.35)
+    slow = [per_sample[rng.integers(0, 200, 200)].mean() - per_sample.mean() for _ in range(20_000)]
+    beyond = np.mean(np.array(slow) <= -per_sample.mean())
+    assert found.p_samples == pytest.approx(2 * beyond, abs=0.004)
     assert found.p_seeds == pytest.approx(stats.ttest_rel(a.mean(axis=1), b.mean(axis=1)).pvalue)
     assert found.p == max(found.p_samples, found.p_seeds)
+
+
+def test_whole_groups_are_resampled():
+    """40 speakers of 5 samples with one fate each: as much is known as from 40 samples."""
+    speakers = np.repeat([1.0, 0.0, -1.0], [16, 16, 8])
+    alone, zero = np.tile(speakers, (3, 1)), np.zeros((3, 40))
+    groups = np.repeat(np.arange(40), 5)
+    grouped = compare(
+        outcome(np.repeat(alone, 5, axis=1)),
+        {'x': outcome(np.repeat(zero, 5, axis=1))},
+        resamples=2000,
+        groups=groups,
+    )['x']
+    few = compare(outcome(alone), {'x': outcome(zero)}, resamples=2000)['x']
+    assert grouped == few
+    assert few.p_samples > 0.05
+    many = compare(
+        outcome(np.repeat(alone, 5, axis=1)), {'x': outcome(np.repeat(zero, 5, axis=1))}, 2000
+    )['x']
+    assert many.p_samples < 0.01
+    assert many.high - many.low < 0.6 * (grouped.high - grouped.low)
+
+
+def test_the_interval_covers_seeds_too():
+    """Two seeds that disagree on every sample: the samples alone would say 50 +- 0."""
+    a = np.vstack([np.ones(50), np.zeros(50)])
+    found = compare(outcome(a), {'b': outcome(np.zeros((2, 50)))}, resamples=1000)['b']
+    assert (found.low, found.difference, found.high) == (0, 50, 100)
 
 
 def test_holm_over_the_rivals():
@@ -87,6 +119,13 @@ def test_best_is_proven_or_not():
     assert set(best.ties) == {'strong', 'twin'} - {best.name}
     assert not best_of({'alone': strong}).proven
     assert best_of({}).name is None
+    # one that lacks seeds, or has none in common, is not passed over
+    fewer = Outcome([0, 1], strong.accuracy[:2], [0.0] * 2, strong.right[:2])
+    best = best_of({'weak': weak, 'strong': strong, 'fewer': fewer}, resamples=1000)
+    assert not best.proven
+    strange = Outcome([8, 9], [1.0, 1.0], [0.0] * 2, np.zeros((2, 200)))
+    best = best_of({'weak': weak, 'strong': strong, 'strange': strange}, resamples=1000)
+    assert (best.proven, best.ties) == (False, ('strange',))
 
 
 # ---- ranks ---------------------------------------------------------------------------------------

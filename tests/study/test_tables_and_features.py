@@ -72,7 +72,7 @@ def panel():
             outcomes[entry.key, column] = Outcome([0, 1, 2, 3], accuracy, [1.0] * 4, right)
         cost = 2.0 if entry.row == 'good' else 1.0
         trials[entry.key] = [
-            dict(val=dict(accuracy=50.0), device='cpu', parameters=100 * cost,
+            dict(val=dict(accuracy=50.0), device='cpu', parameters=100 * cost, code_sha256='a',
                  step_cpu_seconds=cost, step_seconds=7.0,
                  train_cpu_seconds=1.5 * cost**2, train_seconds=9.0 / cost)
             for _ in range(4)
@@ -81,7 +81,7 @@ def panel():
 
 
 def test_panel_table(panel):
-    choices = {'good': {'lr': 0.1, 'on_edge': True}}
+    choices = {'good': [{'lr': 0.1, 'on_edge': True}], 'twin': [{'lr': 0.1}, {'lr': 0.01}]}
     table = panel_table(panel, choices, STATISTICS)
     assert table.header[3:7] == ('clean', 'x', 'y', 'mean noised')
     by_name = {r[0].text: dict(zip(table.header, r, strict=True)) for r in table.rows}
@@ -89,6 +89,8 @@ def test_panel_table(panel):
     expected = f'{np.mean(good.accuracy):.1f} ± {np.std(good.accuracy, ddof=1):.1f}'
     assert by_name['GOOD']['clean'].text == expected
     assert by_name['GOOD']['lr'].text == '0.1 (edge)'
+    assert by_name['TWIN']['lr'].text == '0.01 to 0.1'
+    assert by_name['CONCAT']['lr'].text == '-'
     assert by_name['GOOD']['worst seed'].text == f'{min(good.accuracy):.1f}'
     costs = [by_name['GOOD'][name].text for name in ('step x', 'train x', 'params x')]
     assert costs == ['2.00', '4.00', '2.00']
@@ -121,6 +123,31 @@ def test_a_training_without_its_processor_time_has_no_cost(panel):
     table = panel_table(panel, {}, STATISTICS)
     at = table.header.index('train x')
     assert [r[at].text for r in table.rows] == ['1.00', '4.00', '-']
+
+
+def test_times_compare_within_one_code(panel):
+    for i, trial in enumerate(panel.trials['good']):
+        trial['code_sha256'] = 'b' if i else 'a'
+        trial['step_cpu_seconds'] = 50.0 if i else 3.0
+    for trial in panel.trials['twin']:
+        trial['code_sha256'] = 'c'
+    table = panel_table(panel, {}, STATISTICS)
+    costs = [[r[table.header.index(c)].text for r in table.rows] for c in ('step x', 'params x')]
+    assert costs == [['1.00', '3.00', '-'], ['1.00', '2.00', '1.00']]
+
+
+def test_groups_count_in_both_tables(panel):
+    """The lead is one of two speakers: nothing is proven."""
+    panel.entries.pop()
+    speakers = np.arange(300) % 2
+    right = np.tile(speakers, (4, 1)).astype(float)
+    right[1, 1:4], right[2, 1:8] = 0, 0
+    panel.outcomes['good', 'clean'].right = right
+    panel.outcomes['concat', 'clean'].right = np.zeros_like(right)
+    assert panel_table(panel, {}, STATISTICS).rows[1][3].bold
+    panel.groups = speakers
+    assert not panel_table(panel, {}, STATISTICS).rows[1][3].bold
+    assert not versus_table(panel, 'good', STATISTICS)[0].rows[0][1].bold
 
 
 def test_the_best_is_bold_where_it_is_proven(panel):
