@@ -4,6 +4,7 @@ Call ``setup()`` once before a Runner is built; the tools do.
 """
 
 import collections
+import datetime
 import logging
 import os
 import re
@@ -135,36 +136,59 @@ def latest_checkpoint(work_dir: str) -> str | None:
     return str(max(found)[1]) if found else None
 
 
+#: seconds that ranks wait for each other, unless env_cfg.dist_cfg.timeout says; what the first rank
+#: does alone (pilots, teachers, encoding) takes longer than torch's minutes
+TIMEOUT = 24 * 3600
+
+
 def init_distributed(cfg: Config, launcher: str) -> None:
     """Make ``launcher='pytorch'`` work on a machine without an accelerator (gloo).
 
     mmengine 0.10 sets a CUDA device in ``init_dist`` and wraps the model with ``device_ids``. Goes
-    when it accepts CPU.
+    when it accepts CPU. With or without an accelerator, ranks wait ``TIMEOUT`` for each other where
+    the config gives no ``env_cfg.dist_cfg.timeout``.
 
     Args:
-        cfg: gets a ``model_wrapper_cfg`` without device ids.
+        cfg: gets the timeout and, without an accelerator, a ``model_wrapper_cfg`` without device
+            ids.
         launcher: ``none``, ``pytorch`` or ``slurm``.
 
     Raises:
-        ValueError: started without torchrun, or slurm without a GPU.
+        ValueError: started without torchrun, slurm without a GPU, or a timeout that is none.
     """
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise ValueError(
             '--launcher pytorch needs torchrun: '
             'torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch'
         )
-    if launcher == 'none' or torch.cuda.is_available():
+    if launcher == 'none':
+        return
+    timeout = _set_timeout(cfg)
+    if torch.cuda.is_available():
         return
     if launcher != 'pytorch':
         raise ValueError(f'without a GPU only --launcher pytorch works, got {launcher!r}')
     if not dist.is_initialized():
-        dist.init_process_group('gloo')
+        dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=timeout))
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+def _set_timeout(cfg: Config) -> float:
+    """Put the seconds that ranks wait for each other into ``cfg``, and return them."""
+    env = cfg.get('env_cfg') or {}
+    given = env.get('dist_cfg') or {}
+    timeout = given.get('timeout')
+    if timeout is None:
+        timeout = TIMEOUT
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+        raise ValueError(f'env_cfg.dist_cfg.timeout must be seconds > 0, got {timeout!r}')
+    cfg.env_cfg = dict(env, dist_cfg=dict(given, timeout=timeout))
+    return timeout
 
 
 def end_distributed() -> None:

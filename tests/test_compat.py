@@ -6,17 +6,22 @@ import pickle
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from cli_runner import ROOT, call, load_tool, own_name
+from mmengine.config import Config
 from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader, save_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_local, save_checkpoint
 
 from cal_mm import compat
+from cal_mm.config import load_config
+from cal_mm.evaluation import load_weights
+from cal_mm.registry import MODELS
 from data_prep.synthetic import make_synthetic
 
 CONFIG = str(ROOT / 'configs/cal_paper/synthetic_mlp_concat_cal_paper.py')
@@ -60,6 +65,15 @@ def test_a_training_checkpoint_loads_with_everything(trained):
     compat.setup()
     again = CheckpointLoader.load_checkpoint(str(trained / 'epoch_2.pth'), map_location='cpu')
     assert again['state_dict'].keys() == loaded['state_dict'].keys()
+
+
+def test_weights_load_without_setup(trained, monkeypatch):
+    # as mmengine leaves it
+    monkeypatch.setattr(CheckpointLoader, '_schemes', {'': load_from_local})
+    model = MODELS.build(load_config(CONFIG).model)
+    assert load_weights(model, trained / 'epoch_2.pth')['epoch'] == 2
+    with pytest.raises(ValueError, match='not a readable checkpoint'):
+        load_weights(model, trained / 'contribution.jsonl')
 
 
 class Malicious:
@@ -180,6 +194,9 @@ KILLED = """
 import os, sys, torch
 from mmengine.runner.checkpoint import save_checkpoint
 from cal_mm import compat
+from cal_mm.config import load_config
+from cal_mm.evaluation import load_weights
+from cal_mm.registry import MODELS
 compat.setup()
 print('ready', flush=True)
 n = 0
@@ -212,3 +229,41 @@ def test_the_config_travels_in_the_checkpoint(trained):
     assert 'MultiModalClassifier' in meta['cfg']
     assert json.dumps(meta['dataset_meta']['classes'])
     assert Path(trained / 'last_checkpoint').read_text().endswith('epoch_2.pth')
+
+
+@pytest.mark.parametrize('gpu', [False, True])
+@pytest.mark.parametrize(
+    ('given', 'seconds'),
+    [
+        ({}, compat.TIMEOUT),
+        (dict(env_cfg=dict(dist_cfg=dict(backend='nccl'))), compat.TIMEOUT),
+        (dict(env_cfg=dict(cudnn_benchmark=True, dist_cfg=dict(timeout=7))), 7),
+    ],
+)
+def test_ranks_wait_for_hours_unless_the_config_says(monkeypatch, given, seconds, gpu):
+    started = []
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(compat.torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(compat.dist, 'init_process_group', lambda *a, **k: started.append((a, k)))
+    cfg = Config(given)
+    compat.init_distributed(cfg, 'pytorch')
+    # of the config mmengine starts the group where there is a GPU
+    assert started == ([] if gpu else [(('gloo',), dict(timeout=timedelta(seconds=seconds)))])
+    assert cfg.env_cfg.dist_cfg.timeout == seconds
+    kept = given.get('env_cfg', {})
+    assert {**kept, **cfg.env_cfg, 'dist_cfg': None} == {**cfg.env_cfg, 'dist_cfg': None}
+    assert cfg.env_cfg.dist_cfg.get('backend') == kept.get('dist_cfg', {}).get('backend')
+
+
+def test_one_process_needs_no_timeout():
+    cfg = Config()
+    compat.init_distributed(cfg, 'none')
+    assert not cfg.to_dict()
+
+
+@pytest.mark.parametrize('timeout', ['1h', 0, True])
+def test_a_timeout_is_seconds(monkeypatch, timeout):
+    monkeypatch.setenv('RANK', '0')
+    cfg = Config(dict(env_cfg=dict(dist_cfg=dict(timeout=timeout))))
+    with pytest.raises(ValueError, match=r'env_cfg\.dist_cfg\.timeout must be seconds > 0'):
+        compat.init_distributed(cfg, 'pytorch')

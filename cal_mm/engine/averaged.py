@@ -5,13 +5,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.hooks import EMAHook
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ['averaged_weights', 'follow_buffers']
+__all__ = ['average_model', 'averaged_weights', 'follow_buffers']
 
 
 def _average(runner: Any) -> EMAHook | None:
     return next((h for h in runner.hooks if isinstance(h, EMAHook)), None)
+
+
+def average_model(runner: Any) -> nn.Module | None:
+    """The model with the averaged weights; None where the run keeps no average."""
+    hook = _average(runner)
+    return None if hook is None else hook.ema_model.module
 
 
 @contextmanager
@@ -37,7 +43,7 @@ def follow_buffers(runner: Any, resized: bool = False) -> None:
 
     Args:
         runner: of the training.
-        resized: only those whose size has changed since the average was made.
+        resized: only those whose size is no longer that of the average's.
     """
     hook = _average(runner)
     if hook is None:
@@ -47,3 +53,5 @@ def follow_buffers(runner: Any, resized: bool = False) -> None:
         if resized and average[name].shape == buffer.shape:
             continue
         average[name].data = buffer.detach().clone().to(average[name].device)
+    if hook.ema_model.update_buffers:  # mmengine holds what may have been replaced
+        hook.ema_model.avg_parameters = hook.ema_model.module.state_dict()

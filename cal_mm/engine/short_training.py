@@ -1,8 +1,9 @@
 """Trainings of copies of a model: teachers, pilots, and measurements of how a head generalises."""
 
 import copy
+import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_world_size
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,11 +21,14 @@ from cal_mm.datasets import set_dataset_epoch
 from cal_mm.models.bookkeeping import StepRecord
 from cal_mm.models.losses.components import masked_mean
 from cal_mm.models.state import ForwardState
+from cal_mm.models.update_mean import UpdateMean
 from cal_mm.wrapping import unwrap
 
 __all__ = [
+    'alone',
     'clone_of',
     'cross_entropies',
+    'micro_batch_size',
     'preserved_rng',
     'shuffled_batches',
     'step_of_run',
@@ -49,8 +54,18 @@ def preserved_rng(seed: int) -> Iterator[None]:
             np.random.set_state(states[1])  # noqa: NPY002
 
 
+def alone(model: Any) -> Any:
+    """``model`` as one rank can train it: nothing in it waits for the others."""
+    for part in model.modules():
+        if isinstance(part, UpdateMean):
+            part.local = True
+    return revert_sync_batchnorm(model)
+
+
 def clone_of(model: Any) -> Any:
-    """A deep copy of an unwrapped model that books nothing for the original's OptimWrapper."""
+    """A deep copy of an unwrapped model, for one rank (:func:`alone`), that books nothing for the
+    original's OptimWrapper.
+    """
     record, model.record = model.record, StepRecord()
     try:
         clone = copy.deepcopy(model)
@@ -59,17 +74,42 @@ def clone_of(model: Any) -> Any:
     clone.contribution = None
     clone.progress = None
     clone.zero_grad(set_to_none=True)
-    return clone
+    return alone(clone)
+
+
+def micro_batch_size(loader: Any) -> int:
+    """Samples of one forward pass of the run."""
+    return loader.batch_size or 32
 
 
 def update_size(runner: Any, loader: Any) -> int:
     """Samples of one parameter update, over micro-batches and ranks."""
     every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-    return (loader.batch_size or 32) * every * get_world_size()
+    return micro_batch_size(loader) * every * get_world_size()
 
 
-def shuffled_batches(dataset: Any, index: Tensor, updates: int, size: int) -> Iterator[Any]:
-    """``updates`` shuffled batches of the samples in ``index``, epoch after epoch."""
+def shuffled_batches(
+    dataset: Any, index: Tensor, updates: int, size: int, most: int
+) -> Iterator[list[tuple[float, Any]]]:
+    """``updates`` shuffled batches of the samples in ``index``, epoch after epoch.
+
+    Args:
+        dataset: of packed samples.
+        index: int64 [N].
+        updates: parameter updates.
+        size: samples of an update.
+        most: samples of one forward pass, at most.
+
+    Yields:
+        The micro-batches of an update, collated, each after its share of the samples.
+    """
+
+    def split(rows: list[Any]) -> list[tuple[float, Any]]:
+        count = -(-len(rows) // most)
+        bounds = [len(rows) * i // count for i in range(count + 1)]  # no rest of a single sample
+        parts = [rows[a:b] for a, b in itertools.pairwise(bounds)]
+        return [(len(part) / len(rows), pseudo_collate(part)) for part in parts]
+
     done, epoch = 0, 0
     while done < updates:
         set_dataset_epoch(dataset, epoch)
@@ -79,10 +119,10 @@ def shuffled_batches(dataset: Any, index: Tensor, updates: int, size: int) -> It
             batch_size=min(size, len(subset)),
             shuffle=True,
             drop_last=True,
-            collate_fn=pseudo_collate,
+            collate_fn=split,
         )
-        for data in loader:
-            yield data
+        for parts in loader:
+            yield parts
             done += 1
             if done == updates:
                 break
@@ -102,8 +142,9 @@ def step_of_run(
     groups: Sequence[list[nn.Parameter]],
     scheduled: bool = False,
     present: bool = False,
-) -> Callable[[Tensor], None]:
-    """A new optimiser as the run's config has it; the returned function steps along a loss.
+) -> Callable[[Iterable[Tensor]], None]:
+    """A new optimiser as the run's config has it; the returned function steps along a sum of
+    losses, each differentiated before the next is asked for.
 
     Args:
         runner: its config's optimiser and clipping are used, and where the config tells parameters
@@ -125,9 +166,10 @@ def step_of_run(
     schedule = _Schedule(runner, optimizer) if scheduled else None
     clip = {k: v for k, v in (cfg.get('clip_grad') or {}).items() if k != 'type'}
 
-    def step(loss: Tensor) -> None:
+    def step(losses: Iterable[Tensor]) -> None:
         optimizer.zero_grad()
-        loss.backward()
+        for loss in losses:
+            loss.backward()
         for group in groups:
             if clip.get('max_norm'):
                 nn.utils.clip_grad_norm_(group, **clip)
@@ -186,11 +228,14 @@ def train_clone(
 ) -> None:
     """Train ``clone`` with the run's optimiser; nothing else is changed.
 
+    An update has the samples of one of the run's, over its micro-batches and ranks, and goes
+    through in micro-batches of the run's size.
+
     Args:
         runner: its config, its training data and its rate are used.
         clone: of :func:`clone_of`; it is in training mode.
         groups: parameters that learn; each group's gradient is clipped on its own.
-        objective: scalar from the state of a batch.
+        objective: scalar from the state of a batch, a mean over its samples.
         indices: int64 [N], the training samples.
         updates: parameter updates.
         key: seed of order and dropout; the global generators are restored.
@@ -198,15 +243,17 @@ def train_clone(
             the run's is at present.
     """
     step = step_of_run(runner, clone, groups, scheduled, present=not scheduled)
-    dataset = runner.train_dataloader.dataset
+    loader = runner.train_dataloader
+    dataset, size, most = loader.dataset, update_size(runner, loader), micro_batch_size(loader)
+
+    def loss(data: Any) -> Tensor:
+        return objective(clone.state(**clone.data_preprocessor(data, training=True), training=True))
+
     clone.train()
     with preserved_rng(key):
-        for data in shuffled_batches(
-            dataset, indices, updates, update_size(runner, runner.train_dataloader)
-        ):
-            data = clone.data_preprocessor(data, training=True)
+        for parts in shuffled_batches(dataset, indices, updates, size, most):
             clone.forward_count += 1  # fresh noise
-            step(objective(clone.state(**data, training=True)))
+            step(share * loss(data) for share, data in parts)
     set_dataset_epoch(dataset, runner.epoch)
     for p in clone.parameters():
         p.grad = None

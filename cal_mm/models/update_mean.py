@@ -15,10 +15,14 @@ class UpdateMean(nn.Module):
     A decision inside the forward pass cannot know the micro-batches to come, so it takes the
     update before. Sums are in buffers and the same on every rank: a resumed run goes on exactly.
 
+    Attributes:
+        local: only this rank calls it; nothing is summed over ranks.
+
     Args:
         size: K, numbers per sample.
     """
 
+    local = False
     sums: Tensor
     mean: Tensor
     known: Tensor
@@ -36,7 +40,7 @@ class UpdateMean(nn.Module):
     def forward(self, values: Tensor, update: int, seen: Tensor | None = None) -> Tensor | None:
         """Book ``values``; the mean [K] of the update before, or None where there was none.
 
-        Every rank has to call it equally often.
+        Unless it is :attr:`local`, every rank has to call it equally often.
 
         Args:
             values: [B, K], those of the present micro-batch.
@@ -49,7 +53,8 @@ class UpdateMean(nn.Module):
         values = values.detach().double()
         counts = torch.ones_like(values) if seen is None else seen.to(values)
         booked = torch.stack([(values * counts).sum(dim=0), counts.sum(dim=0)])
-        all_reduce(booked)
+        if not self.local:
+            all_reduce(booked)
         self.sums += booked
         return self.mean.clone() if bool(self.known) else None
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from cal_mm.datasets import column_of
 from cal_mm.engine.hooks import FeatureCacheHook, feature_cache
+from cal_mm.models.encoders.cache import DrawnFeatureDataset, FeatureStore
 from cal_mm.models.encoders.origin import NoDigestError
 from cal_mm.registry import DATASETS
 from cal_mm.structures import MultiModalDataSample
@@ -228,3 +229,21 @@ def test_every_rank_waits_and_the_first_encodes(model, data, tmp_path, monkeypat
     cached = run_hook(runner_of(model, cfg, tmp_path))
     assert events == ([] if known or rank else ['encode']) + ['barrier']
     assert set(cached[0]['features']) == set('abc')
+
+
+def test_workers_that_go_on_serve_the_draw_of_the_epoch():
+    inner = ScaledRows()  # without `get_data_info`: items are read, so the workers stay
+    draws = [
+        {m: FeatureStore(m, str(k), inner.sample_ids, torch.full((6, 2), float(k))) for m in 'abc'}
+        for k in range(2)
+    ]
+    dataset = DrawnFeatureDataset(inner, draws, 'abc')
+    loader = DataLoader(
+        dataset, 6, collate_fn=pseudo_collate, num_workers=1, persistent_workers=True
+    )
+    served = []
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        (batch,) = loader
+        served.append([float(row[0]) for row in batch['features']['b']])
+    assert served == [[0.0] * 6, [1.0] * 6, [0.0] * 6]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop
 
 from cal_mm.evaluation.checkpoint import CheckpointMismatchError, fit_weights
 from cal_mm.registry import HOOKS
@@ -75,7 +76,10 @@ class CheckpointGuardHook(Hook):
             )
 
     def after_load_checkpoint(self, runner: Any, checkpoint: Any) -> None:
-        """On resuming: nothing is lacking; weights and optimiser are those of this config."""
+        """On resuming: nothing is lacking; weights and optimiser are those of this config.
+
+        A checkpoint from within an epoch goes on at the epoch's start, with a warning.
+        """
         if not runner._resume:
             return
         path = runner._load_from or runner.work_dir
@@ -89,6 +93,26 @@ class CheckpointGuardHook(Hook):
         fit_weights(runner.model, checkpoint['state_dict'], path)
         if isinstance(runner.optim_wrapper, OptimWrapper):
             _check_optimizer(runner.optim_wrapper.optimizer, checkpoint['optimizer'], path)
+        _start_at_epoch(runner, checkpoint['meta'], path)
+
+
+def _start_at_epoch(runner: Any, meta: Any, path: str) -> None:
+    """The loop begins an epoch with its first batch; so must the count of iterations."""
+    if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return
+    length = len(runner.train_loop.dataloader)
+    start = meta['epoch'] * length
+    if meta['iter'] == start:
+        return
+    runner.logger.warning(
+        f'{path} is of iteration {meta["iter"]}, but epoch {meta["epoch"] + 1} begins after '
+        f'{start} ({length} an epoch): it was written within that epoch, or with another batch '
+        f'size or number of processes. The weights are kept, the epoch is trained from its first '
+        f'batch and iterations are counted from {start}; schedules by iteration stay where they '
+        f'were. To go on like the uninterrupted run, resume from a checkpoint of the end of an '
+        f'epoch (epoch_*.pth) with the same batches.'
+    )
+    meta['iter'] = start
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, stored: Mapping, path: str) -> None:

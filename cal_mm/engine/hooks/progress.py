@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 
 from cal_mm.datasets import set_dataset_epoch
 from cal_mm.registry import HOOKS
 from cal_mm.structures import TrainProgress, sample_key
 from cal_mm.wrapping import unwrap
+
+from ..averaged import average_model, follow_buffers
+from ..rank_statistics import share_statistics
 
 __all__ = ['EpochSeedHook', 'TrainProgressHook']
 
@@ -38,7 +41,11 @@ class EpochSeedHook(Hook):
 
 @HOOKS.register_module()
 class TrainProgressHook(Hook):
-    """Sets ``model.progress`` before every training iteration; schedules read it."""
+    """Sets ``model.progress`` before every training iteration; schedules read it.
+
+    Before a checkpoint, a calibration or a validation all ranks get the same running statistics,
+    and before EMAHook the average gets buffers of the sizes that the model has.
+    """
 
     priority = 'VERY_HIGH'
 
@@ -53,3 +60,33 @@ class TrainProgressHook(Hook):
                 update=runner.iter // every,
                 max_updates=-(-runner.max_iters // every),
             )
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Before EMAHook, and before a CheckpointHook that counts iterations."""
+        follow_buffers(runner, resized=True)
+        if any(_saves_now(runner, hook) for hook in runner.hooks):
+            self._share(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Before CalibrationHook and CheckpointHook."""
+        self._share(runner)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """For loops that validate by iterations; before EMAHook."""
+        self._share(runner)
+
+    @staticmethod
+    def _share(runner: Any) -> None:
+        for model in (unwrap(runner.model), average_model(runner)):
+            if model is not None:
+                share_statistics(model)
+
+
+def _saves_now(runner: Any, hook: Hook) -> bool:
+    """Whether ``hook`` writes a checkpoint after this iteration, within an epoch."""
+    if not isinstance(hook, CheckpointHook) or hook.by_epoch:
+        return False
+    due = hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
+    return due or hook.is_last_train_iter(runner)

@@ -49,10 +49,11 @@ class InfoReg(Modulator):
 
     Dominant is the modality with the largest S_m, the mean probability of the true class under the
     unimodal logits. It is regulated while its :func:`information_growth` exceeds ``threshold``,
-    with the :func:`regulation_strength`. The trace of an epoch sums over its updates, and over
-    weights with two dimensions and more, the mean squared gradient of the weight.
+    with the :func:`regulation_strength`, unless it is frozen. The trace of an epoch sums over its
+    updates, and over weights with two dimensions and more, the mean squared gradient of the weight.
 
-    Where the epoch began is not in a checkpoint: a resumed run starts an epoch anew.
+    Where the epoch began is not in a checkpoint: a run that is resumed within an epoch takes the
+    weights with which it goes on.
 
     Args:
         beta: >= 0.
@@ -97,19 +98,22 @@ class InfoReg(Modulator):
         """Regulate the dominant modality, then book the Fisher traces."""
         params = list(owned.values())
         if self._epoch != progress.epoch:
-            self._next_epoch(params, progress.epoch)
-        if self._scores is None or len(params) < 2:
+            self._next_epoch(progress.epoch)
+        if not self._anchor:
+            self._anchor = [[p.detach().clone() for p in group] for group in params]
+        if self._scores is None or len(params) < 2 or not any(params):
             return
         seen = self._scores[~self._scores.isnan()]  # those that some sample of the update has
         top = int(self._scores.nan_to_num(nan=-1.0).argmax())
-        if len(seen) > 1 and self.growth(top) > self.threshold:
+        if params[top] and len(seen) > 1 and self.growth(top) > self.threshold:
             strength = regulation_strength(seen, self.beta, self.batch)
             now = [p.detach() for p in params[top]]
             grads = [p.grad for p in params[top] if p.grad is not None]
             pull = list(torch._foreach_sub(now, self._anchor[top]))
             torch._foreach_mul_(pull, strength * self.loss_scale)
             torch._foreach_add_(grads, pull)
-        traces = torch.stack([self._trace(p) for p in params]) / self.loss_scale**2
+        device = next(p.device for group in params for p in group)
+        traces = torch.stack([self._trace(p, device) for p in params]) / self.loss_scale**2
         # an overflow of mixed precision skips the update
         traces = torch.where(torch.isfinite(traces), traces, 0.0)
         self._running = traces if self._running is None else self._running.to(traces) + traces
@@ -119,18 +123,17 @@ class InfoReg(Modulator):
         traces = [] if self._traces is None else self._traces[:, index].tolist()
         return information_growth(traces, self.window)
 
-    def _next_epoch(self, params: list[list[nn.Parameter]], epoch: int) -> None:
+    def _next_epoch(self, epoch: int) -> None:
         if self._running is not None:
             row = self._running.double().cpu()[None]
             self._traces = row if self._traces is None else torch.cat([self._traces, row])
-        self._running, self._epoch = None, epoch
-        self._anchor = [[p.detach().clone() for p in group] for group in params]
+        self._running, self._epoch, self._anchor = None, epoch, []
 
     @staticmethod
-    def _trace(params: list[nn.Parameter]) -> Tensor:
+    def _trace(params: list[nn.Parameter], device: torch.device) -> Tensor:
         weights = [p.grad for p in params if p.grad is not None and p.dim() > 1]
         if not weights:
-            return torch.zeros((), dtype=torch.float64)
+            return torch.zeros((), dtype=torch.float64, device=device)
         norms = torch.stack(torch._foreach_norm(weights)).double()
         sizes = torch.tensor([w.numel() for w in weights], dtype=torch.float64)
         return (norms.square() / sizes.to(norms)).sum()
@@ -146,5 +149,6 @@ class InfoReg(Modulator):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See :meth:`state`."""
-        self._epoch = int(state['epoch'])
-        self._traces, self._running = state.get('traces'), state.get('running')
+        self._epoch, self._anchor = int(state['epoch']), []
+        traces, self._running = state.get('traces'), state.get('running')
+        self._traces = None if traces is None else traces.cpu()

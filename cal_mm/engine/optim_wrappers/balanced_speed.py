@@ -52,7 +52,8 @@ class BalancedSpeedStep(BoundStep):
     """Mixin: compares the conditional learning speeds before every update.
 
     Where the largest exceeds the smallest by more than ``epsilon``, the modality with the largest
-    is left alone (``MMTM.caring``) for the next ``window`` updates, in which nothing is booked.
+    is left alone (``MMTM.caring``) for the next ``window`` updates, in which nothing is booked. A
+    modality without trainable parameters has no speed and is never left alone.
 
     Args:
         epsilon: >= 0.
@@ -68,7 +69,7 @@ class BalancedSpeedStep(BoundStep):
                 f'optim_wrapper needs epsilon >= 0 and window >= 1, got {epsilon} and {window}'
             )
         self.epsilon, self.window, self.begin = epsilon, window, begin
-        #: sums of the speeds, bypass and main: [2, M]
+        #: sums of the speeds, bypass and main, of the modalities that learn: [2, M]
         self._speeds: Tensor | None = None
         self._left = 0
         super().__init__(*args, **kwargs)
@@ -104,9 +105,13 @@ class BalancedSpeedStep(BoundStep):
                 self._mmtm.caring.fill_(-1)
             return
         owned = self._model.modality_parameters()
+        learners = [i for i, params in enumerate(owned.values()) if params]
+        if len(learners) < 2:
+            return
+        pairs = [(self._mmtm.bypass_parameters(m), params) for m, params in owned.items() if params]
         rows = [
-            torch.stack([learning_speed(self._mmtm.bypass_parameters(m)) for m in owned]),
-            torch.stack([learning_speed(params) for params in owned.values()]),
+            torch.stack([learning_speed(group) for group in row])
+            for row in zip(*pairs, strict=True)
         ]
         scaler = getattr(self, 'loss_scaler', None)
         new = torch.stack(rows) / (1.0 if scaler is None else float(scaler.get_scale()) ** 2)
@@ -114,7 +119,7 @@ class BalancedSpeedStep(BoundStep):
         self._speeds = new if self._speeds is None else self._speeds.to(new) + new
         speeds = conditional_speeds(*self._speeds)
         if self.progress.epoch >= self.begin and bool(speeds.max() - speeds.min() > self.epsilon):
-            self._mmtm.caring.fill_(int(speeds.argmax()))
+            self._mmtm.caring.fill_(learners[int(speeds.argmax())])
             self._left = self.window
 
     def method_state(self) -> dict[str, Any]:

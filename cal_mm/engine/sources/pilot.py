@@ -13,7 +13,14 @@ from cal_mm.registry import CONTRIBUTION_SOURCES, MODELS
 from cal_mm.structures import sample_key
 
 from ..collect import Collected, collect
-from ..short_training import preserved_rng, shuffled_batches, step_of_run, update_size
+from ..short_training import (
+    alone,
+    micro_batch_size,
+    preserved_rng,
+    shuffled_batches,
+    step_of_run,
+    update_size,
+)
 from .estimate import CrossFittedSource
 from .probes import coalition_scores
 
@@ -37,7 +44,8 @@ class PilotSource(CrossFittedSource):
         updates: updates per fold, at least.
         share: of the run's parameter updates, at least; the larger of the two counts.
         readout: ``ridge``, or ``heads``: the pilot's own fusion and unimodal heads.
-        batch_size: default: the samples of one update, over micro-batches and ranks.
+        batch_size: of an update; default: that of the run, over micro-batches and ranks. More
+            than the run's micro-batch goes through in parts.
         seed: of the folds, the initialisation and the order.
         fallback: fall back to uniform W when the modalities do not differ by two standard errors.
 
@@ -76,6 +84,7 @@ class PilotSource(CrossFittedSource):
         every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         updates = max(self.updates, int(self.share * -(-runner.max_iters // every)))
         size = self.batch_size or update_size(runner, loader)
+        most = min(size, micro_batch_size(loader))
         shape = (len(labels), model.num_classes)
         coalitions = torch.zeros(plan.num_coalitions, *shape)
         unimodal = torch.zeros(len(model.modalities), *shape)
@@ -85,8 +94,8 @@ class PilotSource(CrossFittedSource):
                 pilot = self._build(runner, model)
                 inside = (folds != fold).nonzero().flatten()
                 held_out = (folds == fold).nonzero().flatten()
-                self._train(pilot, runner, dataset, inside, updates, size)
-                c, u = self._read(pilot, dataset, labels, folds != fold, plan.masks, size)
+                self._train(pilot, runner, dataset, inside, updates, size, most)
+                c, u = self._read(pilot, dataset, labels, folds != fold, plan.masks, most)
                 coalitions[:, held_out], unimodal[:, held_out] = c.float(), u.float()
         return coalitions, unimodal
 
@@ -97,7 +106,7 @@ class PilotSource(CrossFittedSource):
         cfg.gate = 'none'
         cfg.unimodal_head = cfg.get('unimodal_head') or dict(type='LinearHead')
         cfg.losses = [dict(type='FusedCrossEntropy'), dict(type='UnimodalCrossEntropy', weight=1.0)]
-        pilot = MODELS.build(cfg)
+        pilot = alone(MODELS.build(cfg))
         pilot.init_weights()
         # fitted statistics of the front ends, not weights
         pilot.data_preprocessor.load_state_dict(model.data_preprocessor.state_dict())
@@ -106,15 +115,25 @@ class PilotSource(CrossFittedSource):
 
     @staticmethod
     def _train(
-        pilot: Any, runner: Any, dataset: Any, index: Tensor, updates: int, size: int
+        pilot: Any,
+        runner: Any,
+        dataset: Any,
+        index: Tensor,
+        updates: int,
+        size: int,
+        most: int,
     ) -> None:
         params = [p for p in pilot.parameters() if p.requires_grad]
         step = step_of_run(runner, pilot, [params])
-        pilot.train()
-        for data in shuffled_batches(dataset, index, updates, size):
+
+        def loss(data: Any, update: int) -> Tensor:
+            pilot.forward_count.fill_(update)  # an update draws alike in all its parts
             data = pilot.data_preprocessor(data, training=True)
-            total, _ = pilot.parse_losses(pilot(**data, mode='loss'))
-            step(total)
+            return pilot.parse_losses(pilot(**data, mode='loss'))[0]
+
+        pilot.train()
+        for update, parts in enumerate(shuffled_batches(dataset, index, updates, size, most)):
+            step(share * loss(data, update) for share, data in parts)
 
     def _read(
         self, pilot: Any, dataset: Any, labels: Tensor, inside: Tensor, masks: Tensor, size: int

@@ -348,6 +348,10 @@ class CachedFeatureDataset:
             raise AttributeError(f'{type(self.dataset).__name__!r} does not tell its {name}')
         return found
 
+    def _served(self) -> dict[str, FeatureStore]:
+        """The stores that an item is made of."""
+        return self.stores
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
@@ -357,7 +361,7 @@ class CachedFeatureDataset:
             return [self._mixed(index) for index in indices]
         facts = [self.dataset.get_data_info(index) for index in indices]
         ids = [info['sample_id'] for info in facts]
-        columns = {m: s.rows(ids) for m, s in self.stores.items()}
+        columns = {m: s.rows(ids) for m, s in self._served().items()}
         return [
             self._item(info, {m: c[i] for m, c in columns.items()}) for i, info in enumerate(facts)
         ]
@@ -375,7 +379,7 @@ class CachedFeatureDataset:
     def _mixed(self, index: int) -> dict[str, Any]:
         item = dict(self._uncached[index])
         sample = item['data_samples']
-        features = {m: store.row(sample.sample_id) for m, store in self.stores.items()}
+        features = {m: store.row(sample.sample_id) for m, store in self._served().items()}
         names = sorted({*item['inputs'], *features})
         inputs = {m: None if m in features else item['inputs'][m] for m in names}
         lacking = {m for m, feature in features.items() if feature is None}
@@ -420,12 +424,18 @@ class DrawnFeatureDataset(CachedFeatureDataset):
                 f'DrawnFeatureDataset needs draws with stores for all of {sorted(modalities)}, got '
                 f'{[sorted(d) for d in draws]}'
             )
+        from cal_mm.datasets.epoch import SharedEpoch
+
         super().__init__(dataset, draws[0], modalities)
         self.draws = [dict(d) for d in draws]
+        self._draw = SharedEpoch()
+
+    def _served(self) -> dict[str, FeatureStore]:
+        return self.draws[self._draw.get()]
 
     def set_epoch(self, epoch: int) -> None:
-        """Serve the draw of ``epoch``."""
+        """Serve the draw of ``epoch``, also in workers that are already running."""
         from cal_mm.datasets import set_dataset_epoch
 
-        self.stores = self.draws[epoch % len(self.draws)]
-        set_dataset_epoch(self.dataset, epoch % len(self.draws))
+        self._draw.set(epoch % len(self.draws))
+        set_dataset_epoch(self.dataset, self._draw.get())

@@ -1,6 +1,7 @@
 """The asymmetric information bottleneck as a loss component."""
 
 import torch
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 from cal_mm.models.bottlenecks.functional import bottleneck_betas
@@ -17,8 +18,7 @@ class AIBLoss(LossComponent):
     """Asymmetric information bottleneck: ``loss_aib/<m>`` = beta_m * mean KL_m.
 
     beta_m follows from the contribution of earlier updates (this step's does not exist yet). With
-    ``beta=0`` the
-    bottlenecks do not sample: the model is the plain one.
+    ``beta=0`` the bottlenecks do not sample: the model is the plain one.
 
     Args:
         beta: base strength, >= 0.
@@ -74,10 +74,17 @@ class AIBLoss(LossComponent):
         return betas * ramp
 
     def forward(self, state: ForwardState) -> dict[str, Tensor]:
-        """``{'loss_aib/<m>': scalar}`` for every modality."""
-        if state.betas is None:
-            return {}
+        """``{'loss_aib/<m>': scalar}`` for every modality.
+
+        With ``beta=0`` nothing in one process; on several ranks zeros, because DDP stops where a
+        parameter (the spread's) is in no loss.
+        """
+        betas = state.betas
+        if betas is None:
+            if get_world_size() == 1:
+                return {}
+            betas = state.logits.new_zeros(len(state.modalities))
         return {
             f'loss_aib/{m}': beta * masked_mean(state.kl[m], state.present_mask(m))
-            for m, beta in zip(state.modalities, state.betas.unbind(), strict=True)
+            for m, beta in zip(state.modalities, betas.unbind(), strict=True)
         }
