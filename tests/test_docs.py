@@ -99,24 +99,55 @@ def test_options_of_sources_are_named(cls):
         assert f'`{option}`' in CAL, option
 
 
-def test_preset_table_is_that_of_the_configs():
-    presets = {
-        name: Config.fromfile(ROOT / f'configs/_base_/methods/{name}.py')
-        for name in ('cal', 'cal_paper')
-    }
+def preset_parts():
+    """{preset: {part: its options}} of the two presets."""
+    found = {}
+    for name in ('cal', 'cal_paper'):
+        preset = Config.fromfile(ROOT / f'configs/_base_/methods/{name}.py')
+        found[name] = {
+            'contribution': preset.method_model.contribution,
+            'AsymmetricAcceleration': preset.method_optim_wrapper.modulator,
+            **{loss.type: loss for loss in preset.method_model.losses},
+        }
+    return found
+
+
+def preset_rows():
+    """{'part.option': what the table says of each preset}."""
     rows = CAL[CAL.index('| | `cal` | `cal_paper` |') :].partition('\n\n')[0].splitlines()[2:]
+    cells = [[c.strip() for c in row.strip('|').split(' | ')] for row in rows]
+    return {key.strip('`'): values for key, *values in cells}
+
+
+def test_preset_table_is_that_of_the_configs():
+    rows = preset_rows()
     assert len(rows) >= 8
-    for row in rows:
-        key, *values = [c.strip() for c in row.strip('|').split(' | ')]
-        owner, option = key.strip('`').split('.')
-        for value, preset in zip(values, presets.values(), strict=True):
-            parts = {
-                'contribution': preset.method_model.contribution,
-                'AsymmetricAcceleration': preset.method_optim_wrapper.modulator,
-                **{loss.type: loss for loss in preset.method_model.losses},
-            }
+    for key, values in rows.items():
+        owner, option = key.split('.')
+        for value, parts in zip(values, preset_parts().values(), strict=True):
             told = ast.literal_eval(re.match(r'`([^`]*)`', value)[1])
             assert parts[owner].get(option) == told, key
+
+
+def test_preset_table_has_all_that_is_no_default():
+    classes = {
+        'contribution': ContributionTracker,
+        'AsymmetricAcceleration': AsymmetricAcceleration,
+        'AIBLoss': AIBLoss,
+    }
+    for parts in preset_parts().values():
+        for part, cls in classes.items():
+            for option, default in defaults(cls).items():
+                # the estimators are those that the table of options names
+                if option not in ('information', 'confidence'):
+                    value = parts[part].get(option, default)
+                    assert value == default or f'{part}.{option}' in preset_rows(), option
+
+
+def test_options_without_a_value_are_in_the_page_of_the_methods():
+    """``typicality=dict()`` switches something on."""
+    page = (ROOT / 'docs/methods.md').read_text(encoding='utf-8')
+    assert page.count('typicality={}') == 2
 
 
 def test_page_of_the_methods_is_what_their_files_say():

@@ -1,5 +1,6 @@
 """The commands that a newcomer types: those of the README, and the two scripts."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -65,7 +66,13 @@ def test_use_section_runs_as_it_stands(tmp_path):
         assert (tmp_path / 'work_dirs/first' / made).stat().st_size > 0
     (code,) = blocks(use, 'python')
     done = run([sys.executable, '-c', code], tmp_path, env)
-    assert done.stdout.startswith("('a', 'b', 'c') "), done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
+    prediction, contribution = done.stdout.splitlines()
+    assert prediction.startswith("('a', 'b', 'c') ")
+    told = ast.literal_eval(contribution.removeprefix('who contributes: '))
+    assert list(told) == ['a', 'b', 'c']
+    assert told['b'] == 0
+    assert sum(told.values()) == pytest.approx(1, abs=1e-5)
 
 
 # ---- the two scripts ----------------------------------------------------------------------------

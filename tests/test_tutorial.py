@@ -1,5 +1,8 @@
 """The tutorials' code blocks, run in order as they stand on the page."""
 
+import ast
+import inspect
+import io
 import json
 import os
 import re
@@ -7,7 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from PIL import Image
+
+from cal_mm.registry import ENCODERS, FRONTENDS, TRANSFORMS
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIALS = sorted((ROOT / 'docs' / 'tutorials').glob('*.md'))
@@ -65,6 +73,62 @@ def test_page_has_blocks_of_known_kinds_only(page):
             compile(code, file or 'block', 'exec')
 
 
+def defaults_of(kind):
+    """The load, front end and encoder cells of a kind: lists of configs as the table calls them."""
+    page = (ROOT / 'docs/tutorials/custom_dataset.md').read_text(encoding='utf-8')
+    row = re.search(rf'^\| `{kind}` \|(.*)\|$', page, re.MULTILINE)[1]
+    cells = []
+    for cell in row.split(' | '):
+        calls = [ast.parse(code, mode='eval').body for code in re.findall(r'`([A-Z][^`]+)`', cell)]
+        found = []
+        for call in calls:
+            given = call.keywords if isinstance(call, ast.Call) else []
+            values = {k.arg: eval(ast.unparse(k.value)) for k in given}
+            found.append(dict(type=getattr(call, 'func', call).id, **values))
+        cells.append(found)
+    return cells
+
+
+def encoded(load, front, encoder, raws):
+    """Shapes of what a front end and an encoder make of raw values."""
+    transform = TRANSFORMS.build(dict(load, modality='m'))
+    values = [transform({'m': raw, 'sample_id': 's'})['m'] for raw in raws]
+    x, _ = FRONTENDS.build(front)(values)
+    return x.shape, ENCODERS.build(encoder)(x).shape
+
+
+def png(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, 'png')
+    return file.getvalue()
+
+
+def test_defaults_of_a_kind_fit_together():
+    """As the table of the dataset tutorial has them, with its arguments and no others."""
+    colours = [png(np.full((32, 32, 3), v, np.uint8)) for v in (0, 200)]
+    (load, *_), (front,), (timm, cnn, *grey) = defaults_of('image')
+    assert timm['type'] == 'TimmEncoder'
+    assert encoded(load, front, cnn, colours) == ((2, 3, 32, 32), (2, 128))
+    assert encoded(*grey, colours)[0] == (2, 1, 32, 32)
+
+    (load, load_8, *_), (jet, _, plain, _), (timm, cnn) = defaults_of('depth')
+    deep = [png(np.full((32, 32), v, np.uint16)) for v in (900, 4000)]
+    assert encoded(load, plain, cnn, deep) == ((2, 1, 32, 32), (2, 128))
+    flat = [png(np.full((32, 32), v, np.uint8)) for v in (9, 90)]
+    channels = encoded(load_8, jet, dict(cnn, in_channels=3), flat)[0][1]
+    assert channels == inspect.signature(ENCODERS.get(timm['type'])).parameters['in_chans'].default
+
+    (load,), (front,), encoders = defaults_of('waveform')
+    clips = []
+    for seconds in (1, 4):
+        clip = io.BytesIO()
+        soundfile.write(clip, np.zeros(8000 * seconds), 8000, format='WAV')
+        clips.append(clip.getvalue())
+    for encoder in encoders:
+        shape, _ = encoded(load, front, encoder, clips)
+        assert shape[:3] == (2, 1, 64)
+
+
 @pytest.mark.slow
 def test_components_tutorial_runs_as_it_stands(tmp_path):
     output = run_page('custom_components.md', tmp_path)
@@ -81,6 +145,9 @@ def test_components_tutorial_runs_as_it_stands(tmp_path):
     assert accuracy['clean'] > 90
     assert accuracy['quantize:5@a'] < accuracy['clean'] - 10
     assert accuracy['drop a'] < accuracy['clean'] - 10
+    gated = accuracies(tmp_path / 'work_dirs/mine/gated.json')
+    assert gated['clean'] > 80
+    assert gated['clean'] != accuracy['clean'] or gated['drop a'] != accuracy['drop a']
     history = (tmp_path / 'work_dirs/mine/contribution.jsonl').read_text().splitlines()
     assert [json.loads(line)['epoch'] for line in history] == [1, 2, 3, 4]
     assert 'quantize:5@pose' in output

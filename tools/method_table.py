@@ -83,7 +83,7 @@ def _options(cfg: dict[str, Any]) -> list[str]:
     def walk(name: str, value: Any) -> None:
         if isinstance(value, dict):
             inner = {k: v for k, v in value.items() if k not in ('type', '_delete_')}
-            plain = {k: v for k, v in inner.items() if not isinstance(v, dict | list)}
+            plain = {k: v for k, v in inner.items() if v == {} or not isinstance(v, dict | list)}
             if 'type' in value:
                 text = ', '.join(f'{k}={v!r}' for k, v in plain.items())
                 lines.append(f'{name}: {value["type"]}({text})')

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ from torch import Tensor
 
 from cal_mm import cli, compat
 from cal_mm.config import load_config, set_seed
+from cal_mm.corruptions.condition import kind_of
+from cal_mm.corruptions.plan import modality_facts
 from cal_mm.evaluation import load_weights
+from cal_mm.registry import DATASETS
 
 MEMO: dict[tuple[str, bytes], Tensor] = {}
 
@@ -115,13 +118,30 @@ def train(cfg: Any) -> dict[str, Any]:
     }
 
 
+def fitting(attacks: Sequence[str], cfg: Any) -> tuple[list[str], list[str]]:
+    """The attacks on modalities that the config's model takes, and those on another as well.
+
+    Raises:
+        LookupError: an attack names a modality that the dataset lacks.
+    """
+    whole = {k: v for k, v in cfg.test_dataloader.dataset.items() if k != 'modalities'}
+    there = modality_facts(getattr(DATASETS.build(whole), 'metainfo', None))
+    kept: list[str] = []
+    left_out: list[str] = []
+    for attack in attacks:
+        _, at, where = attack.partition('@')
+        names = where.split('+') if at else []
+        for name in names:
+            kind_of(there, name, f'attack {attack!r}')
+        (kept if set(names) <= set(cfg.model.encoders) else left_out).append(attack)
+    return kept, left_out
+
+
 def test(cfg: Any, checkpoint: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Clean and under noise; one row per condition."""
-    names = set(cfg.model.encoders)
-    attacks = [a for a in args.attack if '@' not in a or a.split('@')[1] in names]
     cfg.test_cfg = dict(
         type='RobustnessTestLoop',
-        attacks=attacks,
+        attacks=fitting(args.attack, cfg)[0],
         protocol=args.protocol,
         seeds=args.noise_seeds,
         feature_cache=cfg.default_hooks.feature_cache.folder,
@@ -215,6 +235,11 @@ def _difference(rows: list[dict[str, Any]], config: str, versus: str, columns: l
 def main(args: argparse.Namespace) -> None:
     """Train what is missing, choose rates, test the chosen runs, print the table."""
     compat.setup()
+    for config in args.configs if args.attack and not args.no_test else ():
+        # here, so that a misspelt modality shows before the first training
+        _, left_out = fitting(args.attack, load_config(config, args.cfg_options))
+        for attack in left_out:
+            print(f'{config}: {attack} left out: the model lacks a modality', file=sys.stderr)
     os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
     rates: list[float | None] = list(args.lr or [None])
     done = {(r['config'], r['lr'], r['seed']): r for r in load_rows(args.out)}

@@ -6,6 +6,8 @@
     python tools/test.py CONFIG CHECKPOINT --protocol clipped --reference concat.json
     python tools/test.py CONFIG CHECKPOINT --gate uncertainty --attack noise:1-5
 
+Attacks, drops, protocol, seeds and adapter that are not given are those of the config's
+RobustnessTestLoop (or of a class derived from it), if that is its test_cfg.
 Prints a table, a line per condition; --out writes the results (docs/results_schema.md).
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
@@ -13,18 +15,19 @@ Exit status: 0 done, 1 failed, 2 wrong usage.
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
+from mmengine.runner import Runner, TestLoop
 
-import cal_mm.engine.loops  # noqa: F401  (registers the loop)
 from cal_mm.cli import add_config_arguments, run
 from cal_mm.compat import end_distributed, init_distributed, setup
 from cal_mm.config import ConfigError, load_config
 from cal_mm.corruptions import PROTOCOLS
 from cal_mm.corruptions.plan import modality_facts, plan_conditions
+from cal_mm.engine.loops import RobustnessTestLoop
 from cal_mm.evaluation import load_weights, results_table, save_predictions, save_results
 from cal_mm.evaluation.reference import check_reference, load_reference, reference_source
 from cal_mm.evaluation.report import (
@@ -36,7 +39,14 @@ from cal_mm.evaluation.report import (
 from cal_mm.evaluation.summary import RESAMPLES
 from cal_mm.evaluation.table import curves_table, summary_lines
 from cal_mm.models.gates import GATE_NAMES
-from cal_mm.registry import ADAPTERS, DATASETS, GATES, UnknownComponentError, suggestion
+from cal_mm.registry import (
+    ADAPTERS,
+    DATASETS,
+    GATES,
+    LOOPS,
+    UnknownComponentError,
+    suggestion,
+)
 from cal_mm.wrapping import unwrap
 
 #: what --adapt takes
@@ -56,7 +66,6 @@ def parser() -> argparse.ArgumentParser:
         '--attack',
         action='extend',
         nargs='+',
-        default=[],
         metavar='NAME[:SEVERITY][@MODALITY]',
         help='gaussian:3@image, noise:snr_db=5@audio, word_mask:1-5, missing@text, noise:3 (all)',
     )
@@ -64,7 +73,6 @@ def parser() -> argparse.ArgumentParser:
         '--drop',
         action='extend',
         nargs='+',
-        default=[],
         metavar='MODALITY',
         help='test without this modality (a+b: without both)',
     )
@@ -122,8 +130,43 @@ def _loader_config(cfg: Config, split: str) -> Any:
     return loader
 
 
-def _check(args: argparse.Namespace, loader: Any, encoders: Any) -> dict[str, Any] | None:
+def _loop_config(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
+    """The config of the loop: the config's own, and what the command line says.
+
+    Raises:
+        ConfigError: the config's loop tests no conditions.
+    """
+    given = dict(cfg.get('test_cfg') or {})
+    kind = given.setdefault('type', 'TestLoop')
+    cls = LOOPS.get(kind) if isinstance(kind, str) else kind
+    if cls is TestLoop:
+        given['type'] = 'RobustnessTestLoop'
+    elif not (isinstance(cls, type) and issubclass(cls, RobustnessTestLoop)):
+        raise ConfigError(
+            f'{args.config}: test_cfg: tools/test.py takes RobustnessTestLoop, a class derived '
+            f'from it, or TestLoop, in whose place it puts it; got {kind}'
+        )
+    asked = dict(
+        attacks=args.attack,
+        drop=args.drop,
+        protocol=args.protocol,
+        seeds=args.seeds,
+        adaptation=None if args.adapt is None else dict(type=args.adapt),
+        feature_cache=args.feature_cache,
+    )
+    return {**given, **{key: value for key, value in asked.items() if value is not None}}
+
+
+def _check(
+    args: argparse.Namespace, loop: Mapping[str, Any], loader: Any, encoders: Any
+) -> dict[str, Any] | None:
     """Everything that can be wrong with the arguments, before the model is built.
+
+    Args:
+        args: of the command line.
+        loop: of :func:`_loop_config`.
+        loader: config of the split's loader.
+        encoders: of the model, by modality.
 
     Returns:
         The reference's results, where one was asked for.
@@ -150,17 +193,18 @@ def _check(args: argparse.Namespace, loader: Any, encoders: Any) -> dict[str, An
     if not os.path.isfile(args.checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
     reference = load_reference(args.reference) if args.reference else None
-    if not (args.attack or args.drop or args.protocol or reference):
+    attacks, drop, protocol = (loop.get(k) for k in ('attacks', 'drop', 'protocol'))
+    if not (attacks or drop or protocol or reference):
         return None
     dataset = DATASETS.build(loader['dataset'])
     metainfo = getattr(dataset, 'metainfo', None)
     facts = modality_facts(metainfo, sorted(encoders) or None)
     conditions = plan_conditions(
         facts,
-        args.attack,
-        args.drop,
-        args.protocol,
-        args.seeds,
+        attacks or (),
+        drop or (),
+        protocol,
+        loop.get('seeds'),
         dataset[0],
         everything=modality_facts(metainfo),
     )
@@ -175,20 +219,7 @@ def _runner_config(args: argparse.Namespace, cfg: Config) -> Config:
     evaluator = cfg.get(f'{args.split}_evaluator') or cfg.get('test_evaluator')
     cfg.test_dataloader = _loader_config(cfg, args.split)
     cfg.test_evaluator = evaluator or dict(type='MultiModalMetric')
-    given = cfg.get('test_cfg') or {}
-    kept = {k: given[k] for k in ('feature_cache', 'feature_cache_bytes') if k in given}
-    if args.feature_cache is not None:
-        kept['feature_cache'] = args.feature_cache
-    cfg.test_cfg = dict(
-        type='RobustnessTestLoop',
-        fp16=given.get('fp16', False),
-        **kept,
-        attacks=args.attack,
-        drop=args.drop,
-        protocol=args.protocol,
-        seeds=args.seeds,
-        adaptation=None if args.adapt is None else dict(type=args.adapt),
-    )
+    cfg.test_cfg = _loop_config(args, cfg)
     stem = os.path.splitext(os.path.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
     # the weights are loaded strictly below, and nothing is resumed
@@ -203,7 +234,9 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, {**(args.cfg_options or {}), **gate})
     digest = config_digest(cfg.to_dict())
     try:
-        reference = _check(args, _loader_config(cfg, args.split), cfg.model.get('encoders') or {})
+        loop = _loop_config(args, cfg)
+        loader = _loader_config(cfg, args.split)
+        reference = _check(args, loop, loader, cfg.model.get('encoders') or {})
     except (ValueError, LookupError, OSError) as e:
         if args.debug:
             raise
@@ -214,7 +247,8 @@ def main(args: argparse.Namespace) -> None:
     meta = load_weights(runner.model, args.checkpoint)
     runner.test()
     if is_main_process():
-        _report(args, digest, meta, runner.test_loop, reference)
+        adapter = (loop.get('adaptation') or {}).get('type')
+        _report(args, digest, meta, runner.test_loop, reference, adapter)
     end_distributed()
 
 
@@ -224,6 +258,7 @@ def _report(
     meta: dict,
     loop: Any,
     reference: dict[str, Any] | None,
+    adapter: str | None,
 ) -> None:
     model_part = unwrap(loop.runner.model)
     gate = type(getattr(model_part, 'gate', None)).__name__
@@ -239,7 +274,7 @@ def _report(
         bootstrap=args.bootstrap,
         reference=reference,
         reference_source=reference_source(args.reference, reference) if reference else None,
-        inference=dict(gate=gate, adaptation=args.adapt),
+        inference=dict(gate=gate, adaptation=adapter),
     )
     noise, model = (
         sum(r['timing'][k] for r in loop.rows) for k in ('noise_seconds', 'model_seconds')

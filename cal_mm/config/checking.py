@@ -61,14 +61,15 @@ def check_config(cfg: Config | Mapping, path: str = 'config', used: Collection[s
     Checker(cfg, path).run(used)
 
 
-#: what a file of configs/_base_/methods offers to the configs that use it, by convention
-METHOD_NAMES = (
-    'method',
-    'method_model',
-    'method_optim_wrapper',
-    'method_hooks',
-    'method_train_dataloader',
-)
+#: what a file of configs/_base_/methods offers to the configs that use it, by convention -> the key
+#: that takes it
+METHOD_PARTS = {
+    'method_model': 'model',
+    'method_optim_wrapper': 'optim_wrapper',
+    'method_hooks': 'custom_hooks',
+    'method_train_dataloader': 'train_dataloader',
+}
+METHOD_NAMES = ('method', *METHOD_PARTS)
 
 
 class Checker:

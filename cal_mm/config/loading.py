@@ -5,13 +5,13 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry.utils import init_default_scope
 
-from .checking import Checker
+from .checking import METHOD_PARTS, Checker
 from .errors import ConfigError
 from .options import apply_option
 
@@ -29,7 +29,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
             that the component there takes.
 
     Raises:
-        ConfigError: no such file, a syntax error in it, an unknown key, argument or component.
+        ConfigError: no such file, a syntax error in it, an unknown key, argument or component, a
+            part of a method that the config does not use.
     """
     if not os.path.isfile(path):
         raise ConfigError(f'no config file at {path!r}')
@@ -43,13 +44,15 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     _import_custom_modules(cfg, path)
     cfg.setdefault('default_scope', 'cal_mm')
     init_default_scope(cfg.default_scope or 'cal_mm')
+    used = names_read(path)
     checker = Checker(cfg, path)
-    checker.run(names_read(path))
+    checker.run(used)
+    _check_method_is_used(cfg, path, used)
     for key, value in (options or {}).items():
         apply_option(cfg, key, value, checker)
         _drop_leftovers(cfg._cfg_dict)
         checker = Checker(cfg, f'{path} with --cfg-options {key}')
-        checker.run(names_read(path))
+        checker.run(used)
     return cfg
 
 
@@ -105,6 +108,30 @@ def _import(name: str, path: str, may_fail: bool) -> None:
 def names_read(path: str) -> set[str]:
     """Names that a config file and its bases read: a variable that is read is no misspelt key."""
     found: set[str] = set()
+    for _, tree in _sources(path):
+        for node in ast.walk(tree):
+            found |= _read_by(node)
+    return found
+
+
+def _check_method_is_used(cfg: Config, path: str, used: set[str]) -> None:
+    """Refuse a method of which a part is left out: another one would train under its name."""
+    if 'model' not in cfg:
+        return  # a method's file by itself
+    for file, tree in _sources(path):
+        targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+        own = {t.id for t in targets if isinstance(t, ast.Name)}
+        for part, key in METHOD_PARTS.items():
+            # a config as a run leaves it in its work directory has both, merged
+            if part in own and key not in own and part not in used and cfg.get(part):
+                raise ConfigError(
+                    f'{path}: {part} of {os.path.relpath(file)} is not used, so that this is not '
+                    f'the method. Add: {key} = _base_.{part}'
+                )
+
+
+def _sources(path: str) -> Iterator[tuple[str, ast.Module]]:
+    """A config file and its bases, each once: where it lies and its syntax tree."""
     seen: set[str] = set()
     queue = [os.path.abspath(path)]
     while queue:
@@ -114,10 +141,9 @@ def names_read(path: str) -> set[str]:
         seen.add(file)
         with open(file, encoding='utf-8') as f:
             tree = ast.parse(f.read())
+        yield file, tree
         for node in ast.walk(tree):
-            found |= _read_by(node)
             queue += [os.path.join(os.path.dirname(file), base) for base in _bases(node)]
-    return found
 
 
 def _read_by(node: ast.AST) -> set[str]:

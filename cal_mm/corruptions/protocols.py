@@ -167,7 +167,7 @@ def _legacy_pictures(
 
 
 def _families(modalities: Modalities, seed: int) -> list[Condition]:
-    """Every corruption of a fitting kind at severities 1..5; missing, swapped; all at once.
+    """Every corruption of cal_mm that fits at severities 1..5; missing, swapped; all at once.
 
     All at once twice: on every sample (``noise``), and one event that hits half of them
     (``correlated``).
@@ -176,8 +176,9 @@ def _families(modalities: Modalities, seed: int) -> list[Condition]:
     for m in sorted(modalities):
         facts = modalities[m]
         for cls in CORRUPTIONS.module_dict.values():
-            fits = cls.kind == kind_of(modalities, m) and cls.sample_wise
-            if not fits or not _can_act(cls, facts):
+            # a user's own is no part of what the protocol's version stands for
+            fits = cls.__module__.startswith('cal_mm.') and cls.sample_wise
+            if not fits or cls.kind != kind_of(modalities, m) or not _can_act(cls, facts):
                 continue
             for severity in SEVERITIES:
                 noise = build_corruption(
@@ -273,10 +274,10 @@ PROTOCOLS = {
         Protocol(
             'corruption-1',
             3,
-            'Every corruption that fits a modality at severities 1 to 5 (frame corruptions only '
-            'on clips, saturation only on colours), each modality missing and swapped with another '
-            'class, noise on all modalities of every sample, and `correlated`: one event that hits '
-            'the same half of the samples in all modalities.',
+            'Every corruption of cal_mm that fits a modality at severities 1 to 5 (frame '
+            'corruptions only on clips, saturation only on colours), each modality missing and '
+            'swapped with another class, noise on all modalities of every sample, and '
+            '`correlated`: one event that hits the same half of the samples in all modalities.',
             1,
             _families,
         ),
@@ -288,7 +289,13 @@ PROTOCOLS = {
             1,
             _adversarial,
         ),
-        Protocol('missing', 1, 'Every proper subset of the modalities missing.', 1, _missing),
+        Protocol(
+            'missing',
+            1,
+            'Every proper subset of the modalities missing; of more than six, each alone only.',
+            1,
+            _missing,
+        ),
     )
 }
 

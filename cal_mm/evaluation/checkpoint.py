@@ -1,12 +1,12 @@
-"""Loading weights for a test: all of them, or an error that says what does not fit."""
+"""Loading weights of a trained model: all of them, or an error that says what does not fit."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 
+from cal_mm.compat import load_trusted_types
 from cal_mm.wrapping import unwrap
 
 __all__ = ['CheckpointMismatchError', 'fit_weights', 'load_weights']
@@ -30,12 +30,13 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: it is truncated, no checkpoint, or holds more than weights and plain values.
         CheckpointMismatchError: names the first keys that are missing, unexpected or of another
             shape, and says what to do.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no checkpoint {path}; tools/train.py writes *.pth files')
-    loaded = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    loaded = load_trusted_types(str(path), map_location='cpu')
     weights = loaded.get('state_dict', loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(weights, Mapping) or not any(map(torch.is_tensor, weights.values())):
         raise CheckpointMismatchError(

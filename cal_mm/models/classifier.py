@@ -42,7 +42,8 @@ class MultiModalClassifier(MultiModalNetwork):
             (z_m times W_m of the sample, times the number of its modalities), ``confidence`` (the
             same with D alone), ``uncertainty`` (with how usual the bottleneck's posterior is),
             ``experts`` (product of calibrated unimodal posteriors, weighted by typicality),
-            ``pool`` (of the fused and the unimodal posteriors, by contribution and typicality),
+            ``pool`` (of the fused and the unimodal posteriors, by what each modality's own
+            prediction tells on validation and by typicality),
             ``evidence`` (Dempster's combination of the heads' evidence).
         seed: of the bottlenecks' noise, which has its own generator.
         data_preprocessor: config of the preprocessor.
@@ -117,7 +118,7 @@ class MultiModalClassifier(MultiModalNetwork):
         """
         component: Any
         for component in self.losses:
-            if component.needs_noise and hasattr(component, 'betas'):
+            if getattr(component, 'needs_noise', False) and hasattr(component, 'betas'):
                 m = len(self.modalities)
                 tracker = self.contribution
                 device = self.class_log_prior.device

@@ -95,7 +95,7 @@ class MultiModalNetwork(BaseModel):
         if contribution is not None:
             self.contribution = ContributionTracker(widths, num_classes, **contribution)
         self.uncertainty: BottleneckUncertainty | None = None
-        if all(self.bottlenecks[m].stochastic for m in self.modalities):
+        if len(self._stochastic()) == len(self.modalities):
             self.uncertainty = BottleneckUncertainty(len(self.modalities))
         uniform = -torch.log(torch.tensor(float(num_classes)))
         self.register_buffer('class_log_prior', uniform.expand(num_classes).clone())
@@ -117,11 +117,15 @@ class MultiModalNetwork(BaseModel):
         if self.gate.needs_contribution and self.contribution is None:
             raise ValueError(f'{name} needs model.contribution, which is None')
         if self.gate.needs_uncertainty and self.uncertainty is None:
-            plain = [m for m in self.modalities if not self.bottlenecks[m].stochastic]
+            plain = [m for m in self.modalities if m not in self._stochastic()]
             raise ValueError(
                 f'{name} needs bottlenecks with a KL (VariationalBottleneck), but that of '
                 f'{", ".join(f"{m} is {type(self.bottlenecks[m]).__name__}" for m in plain)}'
             )
+
+    def _stochastic(self) -> list[str]:
+        """Modalities whose bottleneck samples."""
+        return [m for m in self.modalities if getattr(self.bottlenecks[m], 'stochastic', False)]
 
     # ---- ownership: who a parameter belongs to ----
 
@@ -143,7 +147,9 @@ class MultiModalNetwork(BaseModel):
         """Heads that learn as probes on detached features; they must not share a clipping norm with
         the model.
         """
-        if self.heads is None or not any(loss.detaches_heads for loss in self.losses):
+        if self.heads is None or not any(
+            getattr(loss, 'detaches_heads', False) for loss in self.losses
+        ):
             return []
         return list(self.heads.parameters())
 
@@ -212,9 +218,8 @@ class MultiModalNetwork(BaseModel):
         labels = self._labels(data_samples, device)
         draws = self._draws(data_samples, device) if training and data_samples else None
         noise: dict[str, Tensor] = {}
-        if draws is not None and any(loss.needs_noise for loss in self.losses):
-            sampled = [m for m in self.modalities if self.bottlenecks[m].stochastic]
-            noise = draws.normals({m: width(self.bottlenecks[m]) for m in sampled})
+        if draws is not None and any(getattr(loss, 'needs_noise', False) for loss in self.losses):
+            noise = draws.normals({m: width(self.bottlenecks[m]) for m in self._stochastic()})
         z, kl = {}, {}
         for m in self.modalities:
             z[m], kl[m] = self.bottlenecks[m](h[m], noise.get(m), labels if training else None)

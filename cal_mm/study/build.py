@@ -3,7 +3,8 @@
 import copy
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ class ConfigBuilder:
         self.study = study
         self.scratch = Path(scratch)
         self.base = base_folder(study.path)
+        self.place = Path(study.path).resolve().parent
         self._datasets: dict[str, Config] = {}
         self._methods: dict[str, Config] = {}
         self._rows: dict[tuple[str, str], Config] = {}
@@ -108,6 +110,7 @@ class ConfigBuilder:
         if spec.name not in self._datasets:
             key = f'datasets.{spec.name}.base'
             files = [self._find(key, name) for name in spec.base]
+            _import_from([self.place, *(f.parent for f in files)])
             runtime = self.base / 'default_runtime.py'
             if runtime.is_file() and runtime not in files:
                 files.append(runtime)
@@ -125,16 +128,38 @@ class ConfigBuilder:
     def method(self, spec: MethodSpec) -> Config:
         """The method's file."""
         if spec.method not in self._methods:
-            path = self.base / 'methods' / f'{spec.method}.py'
-            if not path.is_file():
-                known = sorted(p.stem for p in path.parent.glob('*.py'))
+            key = f'methods.{spec.name}'
+            path = self._find(key, self.method_file(spec))
+            _import_from([self.place])
+            try:
+                found = Config.fromfile(str(path))
+            except Exception as e:
+                text = f'{path} cannot be read: {type(e).__name__}: {e}'
+                raise self._error(key, text) from e
+            if not any(name in found for name in (*_METHOD_KEYS, 'method_hooks')):
                 raise self._error(
-                    f'methods.{spec.name}',
-                    f'there is no method {spec.method!r}.{suggestion(spec.method, known)} '
-                    f'Known (files of {path.parent.name}): {", ".join(known)}',
+                    key, f'{path} is no method: it sets none of {", ".join(_METHOD_KEYS)}'
                 )
-            self._methods[spec.method] = Config.fromfile(str(path))
+            self._methods[spec.method] = found
         return self._methods[spec.method]
+
+    def method_file(self, spec: MethodSpec) -> str:
+        """Its name as ``base`` names files: in ``_base_/methods``, else beside the study.
+
+        Raises:
+            StudyError: there is none.
+        """
+        folder = self.base / 'methods'
+        if (folder / f'{spec.method}.py').is_file():
+            return f'methods/{spec.method}.py'
+        if (self.place / f'{spec.method}.py').is_file():
+            return f'{spec.method}.py'
+        known = sorted(p.stem for p in folder.glob('*.py'))
+        raise self._error(
+            f'methods.{spec.name}',
+            f'there is no method {spec.method!r}, and no such file beside the study.'
+            f'{suggestion(spec.method, known)} Known (files of {folder.name}): {", ".join(known)}',
+        )
 
     def manifest(self, spec: DatasetSpec, fold: int = 0) -> dict[str, Any]:
         """The manifest of the prepared data.
@@ -276,7 +301,7 @@ class ConfigBuilder:
                 raise self._error(key, str(e).replace('--cfg-options ', '')) from e
 
     def _find(self, key: str, name: str) -> Path:
-        for path in (self.base / name, Path(self.study.path).resolve().parent / name, Path(name)):
+        for path in (self.base / name, self.place / name, Path(name)):
             if path.is_file():
                 return path.resolve()
         raise self._error(key, f'there is no file {name!r} in {self.base} or beside the study')
@@ -291,6 +316,13 @@ class ConfigBuilder:
 
     def _error(self, key: str, text: str) -> StudyError:
         return StudyError(f'{self.study.path}: {key}: {text}')
+
+
+def _import_from(folders: Iterable[Path]) -> None:
+    """Let ``custom_imports`` find modules in the current folder and in these, in this order."""
+    for folder in map(str, (Path.cwd(), *folders)):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def _cached_draws(cfg: Config, training: TrainingSpec) -> bool:

@@ -84,7 +84,7 @@ class MethodSpec:
 
     Attributes:
         name: its key.
-        method: name of a file in ``_base_/methods``.
+        method: name of a file in ``_base_/methods``, or else beside the study.
         title: in tables.
         options: dotted path -> value, fixed.
         settings: the candidates of its own that are tuned, each path -> value.

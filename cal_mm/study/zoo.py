@@ -56,7 +56,7 @@ def zoo_entries(
                 {
                     'name': f'{panel.dataset}/{row}@{panel.training}',
                     'title': mine[0].title,
-                    'config': [*spec.base, f'methods/{method.method}.py'],
+                    'config': [*spec.base, session.plan.builder.method_file(method)],
                     'options': {**method.options, **method.datasets.get(panel.dataset, {})},
                     'lr': [c['lr'] for c in chosen],
                     'setting': [c['setting'] for c in chosen],

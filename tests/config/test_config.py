@@ -465,6 +465,55 @@ def test_names_read(write):
     assert 'model' not in names_read(child)
 
 
+LINES = dict(
+    method_model='model = _base_.method_model',
+    method_optim_wrapper='optim_wrapper = _base_.method_optim_wrapper',
+    method_hooks='custom_hooks = _base_.method_hooks',
+    method_train_dataloader='train_dataloader = _base_.method_train_dataloader',
+)
+
+
+def of_method(method, without=()):
+    names = ('models/synthetic_mlp', 'datasets/synthetic', 'schedules/sgd_3e', f'methods/{method}')
+    bases = [str(ROOT / f'configs/_base_/{name}.py') for name in (*names, 'default_runtime')]
+    offered = Config.fromfile(bases[3])
+    lines = [line for part, line in LINES.items() if part in offered and part not in without]
+    return '\n'.join([f'_base_ = {bases!r}', *lines])
+
+
+@pytest.mark.parametrize(
+    ('method', 'part'),
+    [
+        ('pmr', 'method_hooks'),
+        ('sample_valuation', 'method_hooks'),
+        ('sample_valuation', 'method_train_dataloader'),
+        ('pmr', 'method_model'),
+        ('ogm', 'method_optim_wrapper'),
+    ],
+)
+def test_a_method_without_one_of_its_parts_is_refused(write, method, part):
+    message = rf'{part} of .*{method}\.py is not used.* Add: {LINES[part]}'
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(of_method(method, without=[part])))
+    child = write("_base_ = ['config.py']", 'child.py')
+    with pytest.raises(ConfigError, match=message):
+        load_config(child)
+    write(of_method(method))
+    assert load_config(child).train_cfg.max_epochs == 3
+
+
+def test_what_a_run_leaves_of_a_method_is_whole(write):
+    cfg = load_config(write(of_method('sample_valuation')), {'custom_hooks.0.begin': 2})
+    cfg.dump(str(write.folder / 'left.py'))
+    write("_base_ = ['left.py']", 'child.py')
+    for name in ('left.py', 'child.py'):
+        again = load_config(str(write.folder / name))
+        assert again.custom_hooks[0].begin == 2
+        assert again.train_dataloader.sampler.type == 'ValuedSampler'
+    # an empty part has nothing to say
+    load_config(write(of_method('pmr', without=['method_optim_wrapper'])))
+
+
 def test_a_variable_near_a_key_is_fine_if_it_is_read(write):
     """``models`` is read by the file; the same name read by nothing is taken for a slip."""
     load_config(write('models = 3\nnumber = models + 1'))

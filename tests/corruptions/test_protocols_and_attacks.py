@@ -18,6 +18,7 @@ from cal_mm.corruptions import (
     parse_attack,
 )
 from cal_mm.corruptions.plan import modality_facts, plan_conditions
+from cal_mm.registry import CORRUPTIONS
 from cal_mm.structures import MultiModalDataSample, sample_key
 
 MVSA = {'image': 'image', 'text': 'text'}
@@ -127,6 +128,27 @@ def test_missing_takes_every_proper_subset():
     assert sorted(c.modalities for c in conditions) == [
         ('a',), ('a', 'b'), ('a', 'c'), ('b',), ('b', 'c'), ('c',),
     ]  # fmt: skip
+
+
+def test_missing_takes_each_of_more_than_six_alone():
+    seven = dict.fromkeys('abcdefg', 'text')
+    conditions = get_protocol('missing').conditions(seven, [0])
+    assert [c.modalities for c in conditions] == [(m,) for m in seven]
+
+
+def test_a_corruption_of_ones_own_joins_no_protocol(monkeypatch):
+    monkeypatch.setattr(CORRUPTIONS, '_module_dict', dict(CORRUPTIONS.module_dict))
+
+    def told():
+        return [c.describe() for p in PROTOCOLS.values() for c in p.conditions(ALL, [0])]
+
+    before = told()
+
+    @CORRUPTIONS.register_module()
+    class OwnNoise(FeatureGaussianNoise):
+        pass
+
+    assert told() == before
 
 
 def test_protocol_errors():

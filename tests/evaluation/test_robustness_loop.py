@@ -279,3 +279,71 @@ def test_the_command_line_hands_the_folder_on(tool, given, argv, expected):
     cfg = Config(dict(test_dataloader={}, test_cfg=given))
     args = tool.parser().parse_args(['x.py', 'x.pth', *argv])
     assert tool._runner_config(args, cfg).test_cfg.get('feature_cache') == expected
+
+
+def test_conditions_of_the_config_are_tested(tool, fake_config, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loop = dict(attacks=['gaussian:3@image'], drop=['words'], protocol='missing', seeds=1)
+    text = fake_config.read_text()
+    fake_config.write_text(
+        text.replace("type='RobustnessTestLoop'", f"type='MyLoop', **{loop}")
+        + "custom_imports['imports'].append('my_loop')\n"
+    )
+    (tmp_path / 'my_loop.py').write_text(
+        'from cal_mm.engine.loops import RobustnessTestLoop\n'
+        'from cal_mm.registry import LOOPS\n'
+        '@LOOPS.register_module(force=True)\n'
+        'class MyLoop(RobustnessTestLoop):\n'
+        '    pass\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    argv = [str(fake_config), str(checkpoint), '--out', 'found.json']
+
+    def tested(*more):
+        tool.run(tool.main, tool.parser(), [*argv, *more])
+        return [r['condition'] for r in load_results('found.json')['rows']]
+
+    missing = [f'drop {m}' for m in ('image', 'sound', 'words')]
+    missing += ['drop image+sound', 'drop image+words', 'drop sound+words']
+    found = tested()
+    assert found[:2] == ['clean', 'gaussian:3@image']
+    assert sorted(found[2:]) == sorted(missing)
+    # what is given takes the place of the config's, the rest stays
+    found = tested('--attack', 'swap@image', 'word_mask:2')
+    assert found[1:3] == ['swap@image', 'word_mask:2@words']
+    assert sorted(found[3:]) == sorted(missing)
+
+
+def test_a_loop_of_another_kind_is_refused(tool, fake_config, checkpoint, capsys):
+    text = fake_config.read_text()
+    fake_config.write_text(text.replace('RobustnessTestLoop', 'ValLoop'))
+    with pytest.raises(SystemExit) as stop:
+        tool.run(tool.main, tool.parser(), [str(fake_config), str(checkpoint)])
+    assert stop.value.code == 2
+    assert 'takes RobustnessTestLoop, a class derived' in capsys.readouterr().err
+
+
+def test_adaptation_and_seeds_of_the_config(tool):
+    given = dict(type='RobustnessTestLoop', adaptation=dict(type='Tent', steps=2), fp16=True)
+    cfg = Config(dict(test_dataloader={}, test_cfg=given))
+
+    def loop(*argv):
+        args = tool.parser().parse_args(['x.py', 'x.pth', *argv])
+        return tool._runner_config(args, Config(cfg.to_dict())).test_cfg
+
+    assert loop() == given
+    assert loop('--adapt', 'READ').adaptation == dict(type='READ')
+    assert loop('--seeds', '3').seeds == 3
+
+
+def test_wrong_attacks_of_the_config_show_before_the_model_is_built(
+    tool, fake_config, checkpoint, capsys, monkeypatch
+):
+    monkeypatch.setattr(tool.Runner, 'from_cfg', lambda cfg: pytest.fail('the model was built'))
+    text = fake_config.read_text()
+    wrong = "type='RobustnessTestLoop', attacks=['gaussian:3@imag']"
+    fake_config.write_text(text.replace("type='RobustnessTestLoop'", wrong))
+    with pytest.raises(SystemExit) as stop:
+        tool.run(tool.main, tool.parser(), [str(fake_config), str(checkpoint)])
+    assert stop.value.code == 2
+    assert "Did you mean 'image'" in capsys.readouterr().err
