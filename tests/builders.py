@@ -19,7 +19,7 @@ CAL = dict(
         dict(type='UnimodalCrossEntropy', weight=1.0),
         dict(type='AIBLoss', beta=1e-2, rule='fixed_sum', warmup=0.0),
     ],
-    contribution=dict(source='train', momentum=0.5, typicality=dict()),
+    contribution=dict(source='train', momentum=0.9, typicality=dict()),
 )
 
 

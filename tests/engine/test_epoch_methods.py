@@ -1,12 +1,14 @@
 """G-Blending, D&R, PMR's prototypes and the collecting they share: measured against loops."""
 
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from builders import batch, build, samples
+from builders import batch, build, model_config, samples
+from commands import run
 from mmengine.dataset import pseudo_collate
 from torch.nn import functional as F
 
@@ -185,6 +187,25 @@ def test_measuring_leaves_the_run_as_it_was():
     assert weights.tolist() == [0.25] * 4
 
 
+def test_each_head_is_read_from_its_own_training(monkeypatch):
+    """The fused head's losses from the copy that learned on it, the others' from the other."""
+    model = build(unimodal_head=dict(type='LinearHead'), losses=[dict(type='BlendedCrossEntropy')])
+    tables = torch.arange(24, dtype=torch.float64).reshape(3, 4, 2)
+    left, found = list(tables), []
+
+    def weigh(*args):
+        found.extend(args)
+        return torch.ones(4)
+
+    hook = GBlendingHook(updates=1)
+    monkeypatch.setattr(hook, '_losses', lambda *args: left.pop(0))
+    monkeypatch.setattr('cal_mm.engine.hooks.g_blending.blending_weights', weigh)
+    hook._measure(blending_runner(model), model)
+    before, after = found
+    assert torch.equal(before, tables[0])
+    assert torch.equal(after, torch.cat([tables[1][:1], tables[2][1:]]))
+
+
 def test_a_clone_does_not_share():
     model = build()
     model.record.observers['x'] = lambda state: None
@@ -194,6 +215,79 @@ def test_a_clone_does_not_share():
     with torch.no_grad():
         next(clone.parameters()).add_(1)
     assert not torch.equal(next(clone.parameters()), next(model.parameters()))
+
+
+def synced(net):
+    return any(isinstance(m, torch.nn.SyncBatchNorm) for m in net.modules())
+
+
+def test_a_clone_waits_for_nobody(monkeypatch):
+    overrides = model_config(
+        unimodal_head=dict(type='LinearHead'), feature_transforms=[dict(type='OPM')]
+    )
+    for encoder in overrides['encoders'].values():
+        encoder['norm'] = 'batch'
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(build(**overrides))
+    monkeypatch.setattr('cal_mm.models.update_mean.all_reduce', None)
+    clone = clone_of(model)
+    assert [synced(net) for net in (model, clone)] == [True, False]
+    assert clone.state_dict().keys() == model.state_dict().keys()
+    clone.state(**clone.data_preprocessor(batch(8), True), training=True)
+    with pytest.raises(TypeError):  # the run's own sums over the ranks
+        model.feature_transforms[0].scores(torch.ones(2, 3), 0)
+
+
+ALONE = """
+import datetime, sys
+sys.path.append('tests')
+import torch.distributed as dist
+from builders import batch, build
+from cal_mm.engine.short_training import clone_of
+dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=20))
+for name in ('OPM', 'AMCo'):
+    model = build(unimodal_head=dict(type='LinearHead'), feature_transforms=[dict(type=name)])
+    if dist.get_rank() == 0:
+        clone = clone_of(model).train()
+        clone.state(**clone.data_preprocessor(batch(8), True), training=True)
+    dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_one_of_two_ranks_trains_a_copy(tmp_path):
+    script = tmp_path / 'alone.py'
+    script.write_text(ALONE)
+    launch = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone']
+    run([sys.executable, *launch, str(script)])
+
+
+@pytest.mark.parametrize('transforms', [[], [dict(type='OPM', p_exe=1.0)]])
+def test_a_copy_learns_alike_however_an_update_is_split(transforms):
+    """Batches of 16; of 4, 4 to an update; of 6, into which 16 do not go."""
+    model = build(unimodal_head=dict(type='LinearHead'), feature_transforms=transforms)
+    found = []
+    for batch_size, every, expected in ((16, 1, {16}), (4, 4, {4}), (6, 3, {5, 6})):
+        runner, sizes = blending_runner(model), []
+        runner.train_dataloader = plain_loader(runner.train_dataloader.dataset, batch_size)
+        runner.optim_wrapper._accumulative_counts = every
+        indices = torch.arange(16)  # all of them in every update
+        clone = clone_of(model)
+        clone.encoders['a'].register_forward_hook(
+            lambda *args, sizes=sizes: sizes.append(len(args[2]))
+        )
+
+        def objective(state):
+            return F.cross_entropy(state.logits, state.known_labels)
+
+        train_clone(runner, clone, [list(clone.parameters())], objective, indices, 5, 0)
+        assert set(sizes) == expected
+        found.append(list(clone.parameters()))
+    moved = zip(found[0], model.parameters(), strict=True)
+    assert any((x - y).abs().max() > 1e-2 for x, y in moved)
+    for parts in found[1:]:
+        for x, y in zip(found[0], parts, strict=True):
+            torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize('scheduled', [True, False])

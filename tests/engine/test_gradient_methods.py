@@ -552,6 +552,53 @@ def test_inforeg_stops_when_nothing_is_gained():
     assert other.growth(0) == 0
 
 
+def test_inforeg_goes_on_within_an_epoch():
+    """Resumed there, it holds on to the weights it was resumed with; the trace goes on."""
+    p, q = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    modulator = InfoReg()
+    modulator.load_state({'epoch': torch.tensor(0), 'running': torch.tensor([1.0, 2.0]).double()})
+    for shift in (0.0, 0.5):
+        modulator(torch.tensor([0.9, 0.1]).double(), START)
+        with torch.no_grad():
+            p += shift
+        p.grad, q.grad = torch.ones(2, 2), torch.zeros(2, 2)
+        modulator.adjust({'a': [p], 'b': [q]}, torch.ones(2), START, 0)
+    pull = 0.5 * regulation_strength(torch.tensor([0.9, 0.1]), 0.95, 64)
+    torch.testing.assert_close(p.grad, torch.full((2, 2), 1 + pull))
+    assert modulator.state()['running'].tolist() == pytest.approx([1 + 1 + (1 + pull) ** 2, 2])
+    assert 'traces' not in modulator.state()
+
+
+def test_inforeg_leaves_a_frozen_modality_alone():
+    q = torch.nn.Parameter(torch.ones(2, 2))
+    modulator = InfoReg()
+    for _ in range(2):
+        modulator(torch.tensor([0.9, 0.1]).double(), START)
+        q.grad = torch.ones(2, 2)
+        modulator.adjust({'a': [], 'b': [q]}, torch.ones(2), START, 0)
+        assert torch.equal(q.grad, torch.ones(2, 2))
+    assert modulator.state()['running'].tolist() == [0, 2]
+    modulator.adjust({'a': [], 'b': []}, torch.ones(2), START, 0)
+
+
+def test_inforeg_on_another_device():
+    """Traces of the epochs stay on the CPU; that of an update is where the weights are."""
+    q = torch.nn.Parameter(torch.ones(2, 2, device='meta'))
+    bias = torch.nn.Parameter(torch.ones(2, device='meta'))
+    q.grad, bias.grad = torch.ones_like(q), torch.ones_like(bias)
+    modulator = InfoReg(threshold=1.0)
+    modulator(torch.tensor([0.9, 0.1]).double(), START)
+    modulator.adjust({'a': [bias], 'b': [q]}, torch.ones(2), START, 0)
+    assert modulator.state()['running'].is_meta
+
+    class Elsewhere:
+        def cpu(self):
+            return torch.tensor([[4.0], [5.0]])
+
+    modulator.load_state({'epoch': torch.tensor(1), 'traces': Elsewhere()})
+    assert modulator.growth(0) == pytest.approx(5 / 9)
+
+
 def test_inforeg_knows_the_loss_scale():
     """The pull and the trace are in units of the unscaled gradient."""
     found = []
@@ -662,6 +709,23 @@ def test_greedy_leaves_a_modality_alone_for_a_window():
         wrapped(BalancedSpeedOptimWrapper, build())
     with pytest.raises(ValueError, match='window >= 1'):
         wrapped(BalancedSpeedOptimWrapper, build(), window=0)
+
+
+@pytest.mark.parametrize('frozen', ['a', 'ab'])
+def test_greedy_passes_over_a_frozen_modality(frozen):
+    model = build(feature_transforms=[dict(type='MMTM')], fusion=dict(type='LateFusion'))
+    for m in frozen:
+        for part in (model.encoders[m], model.bottlenecks[m]):
+            part.requires_grad_(False)
+    wrapper = wrapped(BalancedSpeedOptimWrapper, model, epsilon=1e-9, window=1)
+    seen = []
+    for number in range(6):
+        model.progress = TrainProgress(0, 2, number, 12)
+        model.train_step(batch(8, seed=number), wrapper)
+        seen.append(int(model.feature_transforms[0].caring))
+    alone = {i for i in seen if i >= 0}
+    assert alone <= {1, 2}
+    assert bool(alone) == (frozen == 'a')
 
 
 # ---- ReconBoost ----

@@ -106,8 +106,8 @@ def test_which_optimisers_cancel_a_factor(name, kwargs, expected):
     assert is_scale_invariant(getattr(torch.optim, name)([p], **kwargs)) is expected
 
 
-def one_update(factors, optimizer, apply_to, steps=1, clip=None, **kwargs):
-    model = build(**CAL)
+def one_update(factors, optimizer, apply_to, steps=1, clip=None, losses=CAL['losses'], **kwargs):
+    model = build(**{**CAL, 'losses': losses})
     opt = optimizer([p for p in model.parameters() if p.requires_grad], **kwargs)
     modulator = None if factors is None else Constant(factors)
     wrap = CALOptimWrapper(
@@ -194,6 +194,23 @@ def test_feature_target_spares_the_kl():
         model(**model.data_preprocessor(batch(8)), mode='loss')['loss_fused'].backward()
         grads.append([p.grad.clone() for p in model.encoders['a'].parameters()])
     assert all(torch.allclose(5 * x, y, rtol=1e-4) for x, y in zip(*grads, strict=True))
+
+
+def test_the_feature_target_acts_from_the_second_update_on():
+    """With the k that the first one found."""
+    losses = [dict(type='FusedCrossEntropy')]
+    moves = [
+        one_update(factors, torch.optim.SGD, target, steps, losses=losses, lr=0.1)
+        for factors, target in ((None, 'auto'), ([3.0, 1.0, 2.0], 'feature'))
+        for steps in (1, 2)
+    ]
+    first, both, scaled_first, scaled_both = moves
+    for name, move in first.items():
+        assert torch.equal(scaled_first[name], move), name
+        factor = {'a': 3.0, 'b': 1.0, 'c': 2.0, None: 1.0}[owner(name)]
+        expected = factor * (both[name] - move)
+        found = scaled_both[name] - move
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_bad_modulators_and_models():

@@ -3,6 +3,7 @@
 In this process, on a tiny synthetic dataset.
 """
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,8 @@ from builders import CAL, batch, build, samples
 from cli_runner import ROOT, call, own_name
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import OptimWrapper
+from scipy.optimize import minimize_scalar
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from cal_mm.compat import load_trusted_types
@@ -272,6 +275,40 @@ def fitted(model, rows, **kwargs):
     for _ in range(2):
         hook._calibrate(runner, model)
     return {k: v.clone() for k, v in model.state_dict().items() if 'contribution' in k}, warned
+
+
+def test_calibration_by_scipy():
+    """Of a model that is far too sure after some updates: what it says, and what that tells."""
+    model, rows = build(**CAL), samples(200)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    data = model.data_preprocessor(batch(100, seed=1))
+    for _ in range(30):
+        optimizer.zero_grad()
+        model.parse_losses(model(**data, mode='loss'))[0].backward()
+        optimizer.step()
+    with torch.no_grad():
+        for p in [*model.heads.parameters(), *model.fusion.parameters()]:
+            p.mul_(10)
+        fitted(model.eval(), rows)
+        state = model.state(**model.data_preprocessor(pseudo_collate(rows)))
+        alone = {m: model.heads[m](state.mu[m]) for m in 'abc'}
+
+    def best(logits):
+        def cost(v):
+            return float(F.cross_entropy(logits.double() / math.exp(v), state.labels))
+
+        found = minimize_scalar(cost, bounds=(math.log(0.1), math.log(100)), method='bounded')
+        return math.exp(found.x), found.fun
+
+    tracker = model.contribution
+    temperature, _ = best(state.logits)
+    assert float(tracker.fused_temperature) == pytest.approx(temperature, rel=0.07)
+    of_prior = float(-model.class_log_prior[state.labels].mean())
+    for found, told, m in zip(tracker.temperature, tracker.told, 'abc', strict=True):
+        temperature, cost = best(alone[m])
+        assert float(found) == pytest.approx(temperature, rel=0.07)
+        assert float(told) == pytest.approx(1 - cost / of_prior, abs=2e-3)
+    assert float(tracker.told[0]) > 0.2
 
 
 def test_calibration_sees_every_class_of_a_sorted_validation_set():

@@ -5,10 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from builders import CAL, build
+from builders import CAL, batch, build, model_config, samples
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from torch.nn import functional as F
 
+from cal_mm.engine.collect import plain_loader
 from cal_mm.engine.short_training import preserved_rng
+from cal_mm.engine.sources import pilot
 from cal_mm.engine.sources.estimate import _Calibrated, estimate_from_predictions, make_folds
 from cal_mm.engine.sources.probes import coalition_scores, fit_ridge
 from cal_mm.models.contribution.functional import coalition_plan
@@ -236,7 +240,7 @@ def test_a_share_of_the_run_is_counted_in_updates(monkeypatch, every):
     trained = []
     for name, stand_in in (
         ('_build', lambda *args: None),
-        ('_train', lambda *args: trained.append(args[-2])),
+        ('_train', lambda *args: trained.append(args[4])),
         ('_read', lambda *args: (torch.zeros(4, 2, 3), torch.zeros(2, 2, 3))),
     ):
         monkeypatch.setattr(source, name, stand_in)
@@ -250,6 +254,115 @@ def test_a_share_of_the_run_is_counted_in_updates(monkeypatch, every):
     model = SimpleNamespace(modalities=('a', 'b'), num_classes=3)
     source.predict(runner, model, torch.zeros(4).long(), torch.arange(4) % 2, coalition_plan(2))
     assert trained == [{1: 1000, 4: 250}[every]] * 2
+
+
+def test_a_pilot_learns_from_the_other_folds_only(monkeypatch):
+    rows, model = samples(40), build(**CAL)
+    labels = torch.tensor([int(row['data_samples'].gt_label) for row in rows])
+    folds, plan = torch.arange(40) % 2, coalition_plan(3)
+    source = CONTRIBUTION_SOURCES.build(dict(type='PilotSource', updates=30, readout='heads'))
+    pilots, seen, batches = [], [], pilot.shuffled_batches
+
+    def make(*args):
+        losses = [dict(type='FusedCrossEntropy'), dict(type='UnimodalCrossEntropy')]
+        pilots.append(build(unimodal_head=dict(type='LinearHead'), losses=losses))
+        return pilots[-1]
+
+    def spied(dataset, index, *args):
+        seen.append(index)
+        return batches(dataset, index, *args)
+
+    monkeypatch.setattr(source, '_build', make)
+    monkeypatch.setattr(pilot, 'shuffled_batches', spied)
+    runner = SimpleNamespace(
+        train_dataloader=plain_loader(rows, 8),
+        cfg=Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.3)))),
+        optim_wrapper=SimpleNamespace(),
+        max_iters=10,
+        seed=0,
+        logger=SimpleNamespace(info=lambda text: None),
+    )
+    logits, alone = source.predict(runner, model, labels, folds, plan)
+
+    @torch.no_grad()
+    def state_of(net, index):
+        chosen = pseudo_collate([rows[i] for i in index.tolist()])
+        return net.state(**net.data_preprocessor(chosen, False))
+
+    for fold, (net, index) in enumerate(zip(pilots, seen, strict=True)):
+        assert folds[index].tolist() == [1 - fold] * 20
+        net.eval()
+        assert float(F.cross_entropy(state_of(net, index).logits, labels[index])) < 0.7  # learnt
+        out = (folds == fold).nonzero().flatten()
+        state = state_of(net, out)
+        expected = state.coalition_logits(plan.masks).detach()
+        torch.testing.assert_close(logits[:, out], expected, atol=1e-5, rtol=1e-4)
+        for j, m in enumerate('abc'):
+            expected = net.heads[m](state.z[m]).detach()
+            torch.testing.assert_close(alone[j, out], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_pilot_learns_alike_however_an_update_is_split():
+    """No forward pass has more samples than the run's, and what is drawn is the update's."""
+    rows, overrides = samples(48), {**CAL, 'feature_transforms': [dict(type='OPM', p_exe=1.0)]}
+    cfg = dict(model=model_config(**overrides), optim_wrapper=dict(optimizer=dict(type='SGD')))
+    cfg['optim_wrapper']['optimizer']['lr'] = 0.1
+    runner = SimpleNamespace(
+        train_dataloader=plain_loader(rows, 4), cfg=Config(cfg), optim_wrapper=None
+    )
+    found, sizes, model = [], [], build(**overrides)
+    for most in (16, 5):
+        with preserved_rng(3):
+            net = pilot.PilotSource._build(runner, model)
+            start = [p.detach().clone() for p in net.parameters()]
+            net.encoders['a'].register_forward_hook(lambda *args: sizes.append(len(args[2])))
+            pilot.PilotSource._train(net, runner, rows, torch.arange(48), 6, 16, most)
+        found.append(list(net.parameters()))
+    assert net.feature_transforms[0].scores.local
+    assert sizes == [16] * 6 + [4] * 24
+    assert any((x - y).abs().max() > 1e-2 for x, y in zip(found[0], start, strict=True))
+    for x, y in zip(*found, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-4)
+
+
+def test_a_source_splits_by_the_batch_of_the_run(monkeypatch):
+    source = CONTRIBUTION_SOURCES.build(dict(type='PilotSource'))
+    seen = []
+    monkeypatch.setattr(source, '_build', lambda *args: None)
+    monkeypatch.setattr(source, '_train', lambda *args: seen.append(args[-2:]))
+
+    runner = SimpleNamespace(
+        train_dataloader=SimpleNamespace(batch_size=8, dataset=None),
+        optim_wrapper=SimpleNamespace(_accumulative_counts=4),
+        max_iters=10,
+        seed=0,
+        logger=SimpleNamespace(info=lambda text: None),
+    )
+    plan = coalition_plan(3)
+
+    def read(*args):
+        seen.append(args[-1:])
+        return torch.zeros(plan.num_coalitions, 10, 3), torch.zeros(3, 10, 3)
+
+    monkeypatch.setattr(source, '_read', read)
+    source.predict(runner, build(), torch.zeros(20).long(), torch.arange(20) % 2, plan)
+    assert seen == [(32, 8), (8,)] * 2
+
+
+def test_what_ridge_probes_read():
+    """A frozen encoder's output; of what is wide, one projection for all batches."""
+    dims = {'a': 6, 'b': 40}
+    model = build(dims=dims, **CAL)
+    model.encoders['a'].frozen = True
+    source = CONTRIBUTION_SOURCES.build(dict(type='RidgeSource', max_dim=8))
+    found = source._features(model, samples(150, dims=dims), 16)
+    inputs = model.data_preprocessor(batch(150, dims=dims), False)['inputs']
+    expected = model.eval().encoders['a'](inputs['a']).detach().double()
+    torch.testing.assert_close(found['a'], expected, atol=1e-5, rtol=1e-4)
+    assert found['b'].shape == (150, 8)
+    x = inputs['b'].double()
+    fit = x @ torch.linalg.lstsq(x, found['b']).solution  # linear, the same for every row
+    torch.testing.assert_close(fit, found['b'], atol=1e-5, rtol=1e-4)
 
 
 def test_preserved_rng():

@@ -9,12 +9,14 @@ import pytest
 import torch
 from builders import DIMS, batch, build
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 from torch import nn
 from torch.nn import functional as F
 
 from cal_mm.engine.hooks.alignment import AlignmentWeightHook, alignment_step
+from cal_mm.engine.hooks.subsets import held_out
 from cal_mm.engine.hooks.teachers import TeacherHook
 from cal_mm.models.losses import ConfidenceOrder, OptimalBottleneckLoss, SymmetricDistillation
 from cal_mm.models.losses.agreement import jensen_shannon, margin_weights, symmetric_kl
@@ -206,6 +208,38 @@ def test_alignment_hook_moves_the_weight_within_its_bounds():
         AlignmentWeightHook(least=0.9, most=0.1)
 
 
+def test_alignment_step_by_autograd():
+    """Gradients of the whole parts at once, the divergences written out."""
+    model = build(unimodal_head='fusion', losses=[dict(type='GapAlignment', alignment=0.5)])
+    runner = fake_runner(model)
+    data = runner.train_dataloader.dataset
+    found = AlignmentWeightHook()._measure(runner, model)
+    params = list(model.eval().parameters())
+
+    def gradients(index):
+        rows = pseudo_collate([data[i] for i in index])
+        state = model.state(**model.data_preprocessor(rows, False))
+        gaps = []
+        for pair in itertools.combinations('abc', 2):
+            p, q = (state.unimodal_logits(m).softmax(dim=1) for m in pair)
+            middle = (p + q) / 2
+            gaps += [(x * (x / middle).log()).sum(dim=1).mean() / 2 for x in (p, q)]
+        for term in (F.cross_entropy(state.logits, state.labels), sum(gaps) / 3):
+            of_each = torch.autograd.grad(term, params, retain_graph=True, allow_unused=True)
+            yield torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).flatten()
+                    for p, g in zip(params, of_each, strict=True)
+                ]
+            )
+
+    inside, outside = held_out(data, 0.2, 'lfm')
+    (classify, align), (held, _) = gradients(inside), gradients(outside)
+    expected = F.cosine_similarity(held, align, dim=0) - F.cosine_similarity(held, classify, dim=0)
+    assert found == pytest.approx(float(expected), abs=1e-4)
+    assert abs(found) > 0.05
+
+
 def test_umt_pulls_to_the_teachers(tmp_path):
     losses = [dict(type='FusedCrossEntropy'), dict(type='TeacherDistillation', weight=10.0)]
     model = build(losses=losses)
@@ -256,6 +290,28 @@ def test_umt_teachers_learn_as_long_as_the_run(monkeypatch, epochs, updates):
     assert seen == dict(updates=updates, scheduled=epochs is None, samples=40)
     with pytest.raises(ValueError, match='positive'):
         TeacherHook(epochs=0)
+
+
+def test_umt_teachers_learn_to_classify(monkeypatch):
+    """By heads of their own, which learn with them."""
+    found = {}
+
+    def train(runner, clone, groups, objective, *args, **kwargs):
+        found.update(groups=groups, clone=clone, objective=objective)
+
+    monkeypatch.setattr('cal_mm.engine.hooks.teachers.train_clone', train)
+    model = build(losses=[dict(type='TeacherDistillation')])
+    TeacherHook(epochs=1).before_train(fake_runner(model))
+    clone = found['clone']
+    state = clone.state(**clone.data_preprocessor(batch(6, missing=((1, 'b'),)), training=True))
+    expected = 0.0
+    for m, params in zip('abc', found['groups'], strict=True):
+        *own, weight, bias = params
+        theirs = list(clone.modality_parameters()[m])
+        assert all(p is q for p, q in zip(own, theirs, strict=True))
+        rows = F.cross_entropy(state.z[m] @ weight.T + bias, state.labels, reduction='none')
+        expected += float((rows * state.present_mask(m)).detach().sum()) / 6
+    assert float(found['objective'](state).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_umt_teachers_from_checkpoints(tmp_path):

@@ -1,10 +1,14 @@
 """The information bottleneck against torch.distributions and by hand."""
 
 import math
+import sys
 
 import pytest
 import torch
+from builders import CAL, CLASSES, batch, build
+from commands import run
 from torch.distributions import Independent, Normal, kl_divergence
+from torch.nn import functional as F
 
 from cal_mm.models.bottlenecks import (
     LinearBottleneck,
@@ -14,6 +18,7 @@ from cal_mm.models.bottlenecks import (
 )
 from cal_mm.models.noise import SampleDraws, counter_normal, isolated_rng
 from cal_mm.registry import BOTTLENECKS
+from cal_mm.structures import TrainProgress
 
 
 def test_kl_equals_torch_distributions():
@@ -124,6 +129,126 @@ def test_variational_sample_and_priors():
         VariationalBottleneck(6, 4, prior='class')
     with pytest.raises(ValueError, match='min_sigma'):
         VariationalBottleneck(6, 4, init_sigma=0.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('prior', ['standard', 'learned', 'class'])
+def test_free_bits_by_hand(prior):
+    """Every dimension costs at least 1.7 nats, whatever the others cost."""
+    torch.manual_seed(0)
+    b = VariationalBottleneck(6, 4, prior=prior, num_classes=3, free_bits=1.7)
+    h, labels = torch.randn(8, 6), torch.arange(8) % 3
+    centres, scale = torch.zeros(3, 4), torch.ones(4)
+    if prior != 'standard':
+        b.prior_mu.normal_()
+        centres = b.prior_mu.expand(3, 4)
+    if prior == 'learned':
+        b.prior_log_sigma.normal_()
+        scale = b.prior_log_sigma.exp()
+    q = Normal(b.mean(h)[:, None], b.sigma(h)[:, None])
+    each = kl_divergence(q, Normal(centres, scale))
+    assert 0.2 < float((each < 1.7).float().mean()) < 0.8
+    cost = each.clamp_min(1.7).sum(dim=2)
+    torch.testing.assert_close(b(h, None, labels)[1], cost[torch.arange(8), labels])
+    torch.testing.assert_close(b(h)[1], cost.min(dim=1).values)
+
+
+@torch.no_grad()
+def test_sigma_has_its_floor():
+    b, h = VariationalBottleneck(6, 4, min_sigma=0.05), torch.randn(50, 6)
+    assert float(b.sigma(h).mean()) == pytest.approx(0.13, abs=0.01)  # the start is above it
+    assert float(b.sigma(h).std()) > 0
+    b.log_scale.weight.normal_()
+    torch.testing.assert_close(b.sigma(h), F.softplus(b.log_scale(h)) + 0.05)
+    b.log_scale.bias.fill_(-200.0)
+    assert b.sigma(h).unique().tolist() == pytest.approx([0.05])
+
+
+def kl_of(model, data, m, centre=0.0):
+    """Mean KL of a modality's posterior to N(centre, I), by torch.distributions."""
+    h, part = model.encoders[m](data['inputs'][m]), model.bottlenecks[m]
+    kl = kl_divergence(Normal(part.mean(h), part.sigma(h)), Normal(centre, 1.0))
+    return float(kl.detach().sum(dim=1).mean())
+
+
+@pytest.mark.parametrize('rule', ['fixed_sum', 'floor'])
+def test_bottleneck_loss_by_hand(rule):
+    """W drives the one rule and I the other; the strength rises over half of the run."""
+    loss = dict(type='AIBLoss', beta=0.02, rule=rule, warmup=0.5)
+    model = build(**{**CAL, 'losses': [loss]})
+    model.contribution.weights.copy_(torch.tensor([0.6, 0.3, 0.1]))
+    model.contribution.information.copy_(torch.tensor([0.05, 0.5, 0.1]))
+    betas = {
+        'fixed_sum': [0.02 * 1.5 * x for x in (0.4, 0.7, 0.9)],
+        'floor': [0.02 * (1 + 9 * x) for x in (0.75, 0.0, 0.5)],
+    }[rule]
+    data = model.data_preprocessor(batch(8), True)
+    for update, ramp in ((0, 0.0), (10, 0.2), (50, 1.0), (90, 1.0)):
+        model.progress = TrainProgress(update=update, max_updates=100)
+        out = model(**data, mode='loss')
+        for m, b in zip('abc', betas, strict=True):
+            expected = ramp * b * kl_of(model, data, m)
+            assert float(out[f'loss_aib/{m}'].detach()) == pytest.approx(expected, rel=1e-5)
+
+
+OFF = [
+    dict(type='FusedCrossEntropy'),
+    dict(type='UnimodalCrossEntropy'),
+    dict(type='AIBLoss', beta=0.0),
+]
+
+
+@pytest.mark.parametrize('ranks', [1, 2])
+def test_without_a_strength_the_loss_is_zero(monkeypatch, ranks):
+    """On several ranks a zero that knows every parameter; in one process none."""
+    monkeypatch.setattr('cal_mm.models.losses.aib.get_world_size', lambda: ranks)
+    model = build(**{**CAL, 'losses': OFF})
+    out = model(**model.data_preprocessor(batch(8), True), mode='loss')
+    zeros = [float(v.detach()) for k, v in out.items() if k.startswith('loss_aib')]
+    assert zeros == ([0, 0, 0] if ranks == 2 else [])
+    model.parse_losses(out)[0].backward()
+    for m in 'abc':
+        for p in model.bottlenecks[m].log_scale.parameters():
+            assert (p.grad is None) == (ranks == 1)
+            assert ranks == 1 or not p.grad.any()
+
+
+RANKS = """
+import sys
+sys.path.append('tests')
+import torch.distributed as dist
+from builders import CAL, batch, build
+from torch.nn.parallel import DistributedDataParallel
+dist.init_process_group('gloo')
+model = build(**{**CAL, 'losses': %r})
+net = DistributedDataParallel(model, broadcast_buffers=False)
+for seed in range(3):
+    data = model.data_preprocessor(batch(6, seed=seed), True)
+    model.parse_losses(net(**data, mode='loss'))[0].backward()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_train_without_a_strength(tmp_path):
+    script = tmp_path / 'ranks.py'
+    script.write_text(RANKS % OFF)
+    launch = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone']
+    run([sys.executable, *launch, str(script)])
+
+
+def test_the_class_prior_of_a_training_sample_is_that_of_its_label():
+    part = dict(type='VariationalBottleneck', out_channels=8, prior='class', num_classes=CLASSES)
+    loss = dict(type='AIBLoss', beta=1.0, rule='uniform', warmup=0.0)
+    model = build(**{**CAL, 'bottleneck': part, 'losses': [loss]})
+    data = model.data_preprocessor(batch(8), True)
+    labels = model.state(**data).labels
+    for m in 'abc':
+        torch.nn.init.normal_(model.bottlenecks[m].prior_mu)
+    out = model(**data, mode='loss')
+    for m in 'abc':
+        expected = kl_of(model, data, m, model.bottlenecks[m].prior_mu[labels])
+        assert float(out[f'loss_aib/{m}'].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_sigma_stays_float32_under_autocast():

@@ -4,12 +4,13 @@ import pytest
 import torch
 from builders import CAL, CLASSES, DIMS, batch, build
 from mmengine.optim import OptimWrapper
+from torch.nn import functional as F
 
 from cal_mm.engine.optim_wrappers import CALOptimWrapper
 from cal_mm.models import NonFiniteLossError
 from cal_mm.models.contribution.functional import shapley_values
 from cal_mm.models.gates import GATE_NAMES
-from cal_mm.registry import LOSSES
+from cal_mm.registry import BOTTLENECKS, LOSSES
 from cal_mm.structures import TrainProgress
 
 
@@ -119,6 +120,29 @@ def test_eta_zero_leaves_the_encoders_alone():
     for params in model.modality_parameters().values():
         assert all(p.grad is None or float(p.grad.abs().max()) == 0 for p in params)
     assert all(float(p.grad.abs().max()) > 0 for p in model.heads.parameters())
+
+
+def test_eta_and_smoothing_by_hand():
+    losses = [
+        dict(type='FusedCrossEntropy', weight=2.0, label_smoothing=0.3),
+        dict(type='UnimodalCrossEntropy', weight=0.4, label_smoothing=0.3),
+    ]
+    model = build(**{**CAL, 'losses': losses})
+    data = processed(model, batch(8, missing=[(1, 'b')]))
+    out = model(**data, mode='loss')
+    with torch.no_grad():
+        state = model.state(**data)
+    target = 0.7 * F.one_hot(state.labels, CLASSES) + 0.3 / CLASSES
+
+    def cross_entropy(logits):
+        return -(target * logits.detach().log_softmax(dim=1)).sum(dim=1)
+
+    expected = 2 * float(cross_entropy(state.logits).mean())
+    assert float(out['loss_fused'].detach()) == pytest.approx(expected, rel=1e-5)
+    for j, m in enumerate('abc'):
+        rows = cross_entropy(model.heads[m](state.z[m])) * state.present[:, j]
+        expected = 0.4 * float(rows.sum()) / 8
+        assert float(out[f'loss_unimodal/{m}'].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_information_of_a_batch_by_hand():
@@ -352,3 +376,40 @@ def test_every_registered_loss(name):
         for params in model.modality_parameters().values()
     ]
     assert all(touched)
+
+
+class OwnLoss(torch.nn.Module):
+    """A loss of a user's own, with nothing but ``forward``."""
+
+    def forward(self, state):
+        return {'loss_own': (state.z['a'] ** 2).mean()}
+
+
+class OwnBottleneck(torch.nn.Module):
+    """A bottleneck of a user's own, with nothing but what architecture.md asks for."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.out_channels = in_channels
+
+    def forward(self, h, noise=None, labels=None):
+        assert noise is None
+        return h, torch.zeros(len(h))
+
+
+def test_parts_of_ones_own_need_no_base_class(monkeypatch):
+    for registry, cls in ((LOSSES, OwnLoss), (BOTTLENECKS, OwnBottleneck)):
+        monkeypatch.setitem(registry.module_dict, cls.__name__, cls)
+    own = dict(type='OwnLoss')
+    model = build(**{**CAL, 'bottleneck': dict(type='OwnBottleneck'), 'losses': [own]})
+    assert model.uncertainty is None
+    assert model.current_betas() is None
+    assert model.diagnostic_parameters() == []
+    wrap = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    assert 'loss_own' in model.train_step(batch(4), wrap)
+    # beside parts that sample
+    model = build(**{**CAL, 'losses': [own, *CAL['losses']]})
+    assert {'loss_own', 'loss_aib/a'} <= set(model(**processed(model, batch(4)), mode='loss'))
+    assert float(model.current_betas().mean()) == pytest.approx(1e-2)
+    with pytest.raises(ValueError, match='a is OwnBottleneck'):
+        build(bottleneck=dict(type='OwnBottleneck'), gate='uncertainty')

@@ -8,6 +8,7 @@ import pytest
 import torch
 from builders import CAL, batch, build
 
+from cal_mm.models.contribution import ContributionTracker
 from cal_mm.models.contribution.functional import (
     CONFIDENCE_KINDS,
     best_temperature,
@@ -229,6 +230,31 @@ def test_dynamic_weights():
             dynamic_weights(information, **bad)
 
 
+def test_averages_by_hand():
+    """W moves from 1/M on; I and D are plain means until the window of ten updates is full."""
+    tracker = ContributionTracker(
+        {'a': 3, 'b': 3},
+        2,
+        information=dict(type='UnimodalInformation'),
+        lam=0.25,
+        tau=0.5,
+        momentum=0.9,
+    )
+    prior, w = torch.tensor([0.5, 0.5]).log(), np.full(2, 0.5)
+    seen, mean = [], np.zeros((2, 2))
+    for i in range(14):
+        now = np.array([[0.1 * (i % 4), 0.3], [0.2, 0.05 * i]])
+        for name, values in zip(('information', 'confidence'), now, strict=True):
+            tracker.ledger.add(name, torch.from_numpy(values)[None])
+        e = np.exp((0.25 * now[0] + 0.75 * now[1]) / 0.5)
+        w = 0.9 * w + 0.1 * e / e.sum()
+        seen.append(now)
+        mean = np.mean(seen, axis=0) if i < 10 else 0.9 * mean + 0.1 * now
+        assert tracker.update(prior).tolist() == pytest.approx(w.tolist(), abs=1e-6)
+        assert tracker.information.tolist() == pytest.approx(mean[0].tolist(), abs=1e-6)
+        assert tracker.confidence.tolist() == pytest.approx(mean[1].tolist(), abs=1e-6)
+
+
 def estimated(name, present, **kwargs):
     """Values of an estimator for a batch in which the mask holds."""
     model = build(**CAL)
@@ -247,6 +273,67 @@ def test_a_missing_modality_tells_nothing(name):
     )
     assert (whole != 0).all()
     assert torch.equal(masked, whole * present)
+
+
+@torch.no_grad()
+def drawn_state(count=7):
+    """A training state, in which z is a draw, under an uneven prior; and its model."""
+    model = build(**CAL)
+    model.class_log_prior.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
+    state = model.state(**model.data_preprocessor(batch(count)), training=True)
+    assert not torch.equal(state.z['a'], state.mu['a'])
+    return model, state
+
+
+@torch.no_grad()
+def test_estimators_by_loops():
+    """On the means, one coalition after the other."""
+    model, state = drawn_state()
+    prior, y = model.class_log_prior, state.labels
+    entropy = -sum(p * math.log(p) for p in (0.5, 0.3, 0.2))
+    log_p = {'': prior.expand(7, -1)}
+    for size in (1, 2, 3):
+        for names in itertools.combinations('abc', size):
+            logits = model.fusion({m: state.mu[m] for m in names})
+            log_p[''.join(names)] = logits.log_softmax(dim=1)
+    right = {s: (p.argmax(dim=1) == y).tolist() for s, p in log_p.items()}
+    names = ('LeaveOneOutInformation', 'UnimodalInformation', 'ShapleyAccuracy')
+    without, alone, accuracy = (CONTRIBUTIONS.build(dict(type=n))(state) for n in names)
+    for j, m in enumerate('abc'):
+        u = model.heads[m](state.mu[m]).log_softmax(dim=1)
+        rest = log_p['abc'.replace(m, '')]
+        for i, k in enumerate(y.tolist()):
+            expected = float(log_p['abc'][i, k] - rest[i, k]) / entropy
+            assert float(without[i, j]) == pytest.approx(expected, abs=1e-5)
+            expected = float(u[i, k] - prior[k]) / entropy
+            assert float(alone[i, j]) == pytest.approx(expected, abs=1e-5)
+            gains = []
+            for order in map(''.join, itertools.permutations('abc')):
+                earlier = order[: order.index(m)]
+                joined = ''.join(sorted(earlier + m))
+                gains.append(right[joined][i] - right[''.join(sorted(earlier))][i])
+            assert float(accuracy[i, j]) == pytest.approx(sum(gains) / 6 / 0.5, abs=1e-5)
+    bounded = CONTRIBUTIONS.build(dict(type='UnimodalInformation'))
+    assert bounded.summarise(torch.tensor([-3.0, 0.2]), prior).tolist() == pytest.approx([-1, 0.2])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', CONFIDENCE_KINDS)
+def test_the_confidence_estimator_has_its_kind(kind):
+    model, state = drawn_state()
+    d = CONTRIBUTIONS.build(dict(type='Confidence', kind=kind))(state)
+    for j, m in enumerate('abc'):
+        expected = confidence(model.heads[m](state.mu[m]), kind, state.labels)
+        torch.testing.assert_close(d[:, j], expected)
+
+
+def test_learning_potential_by_hand():
+    estimator = CONTRIBUTIONS.build(dict(type='LearningPotential', window=10))
+    slow = fast = 2.0
+    for loss in (2.0, 1.5, 1.2, 0.7):
+        slow, fast = slow + 0.1 * (loss - slow), fast + 0.5 * (loss - fast)
+        found = estimator.summarise(torch.tensor([loss, 2.0]), torch.zeros(3))
+        assert found.tolist() == pytest.approx([(slow - fast) / slow, 0], abs=1e-6)
 
 
 def test_averages_keep_their_device_whatever_the_checkpoint_is_on():

@@ -147,9 +147,9 @@ def test_info_nce_by_loops():
     assert info_nce(a, b, 0.5).tolist() == pytest.approx(expected, rel=1e-10)
 
 
-def eau(**kwargs):
+def eau(sigma=0.13, **kwargs):
     return build(
-        bottleneck=dict(type='VariationalBottleneck', out_channels=8),
+        bottleneck=dict(type='VariationalBottleneck', out_channels=8, init_sigma=sigma),
         feature_transforms=[dict(type='VarianceWeights')],
         losses=[dict(type='AleatoricLoss', **kwargs)],
     )
@@ -176,6 +176,35 @@ def test_eau_kl_terms():
     expected = sum(terms) / len(terms)
     assert float(losses['loss_eau_cross'].detach()) == pytest.approx(expected, rel=1e-5)
     assert 'loss_eau/a' in eau(contrast=1.0, kl=0.0)(**data, mode='loss')
+
+
+@torch.no_grad()
+def test_eau_weighs_what_enters_the_fusion():
+    model = eau().eval()
+    for m in 'abc':
+        torch.nn.init.normal_(model.bottlenecks[m].log_scale.weight)
+    data = model.data_preprocessor(batch(5), training=False)
+    h = model.encode(data['inputs'])
+    variance = {m: model.bottlenecks[m].sigma(h[m]).square() for m in h}
+    raw = {m: (sum(variance[n] for n in h if n != m) / 2).exp() for m in h}
+    z = {m: raw[m] / sum(raw.values()) * model.bottlenecks[m].mean(h[m]) for m in h}
+    torch.testing.assert_close(model(**data), model.fusion(z), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_eau_contrasts_two_draws():
+    """Not one with itself: the loss is among those of other pairs of draws, above any such."""
+    model = eau(sigma=0.8, contrast=2.0, kl=0.0, cross=0.0)
+    data = model.data_preprocessor(batch(12), training=True)
+    losses, state = model(**data, mode='loss'), model.state(**data, training=True)
+    g = torch.Generator().manual_seed(0)
+    for m in 'abc':
+        mu, sigma = state.gaussian(m)
+        pairs = mu + sigma * torch.randn(200, 2, *mu.shape, generator=g)
+        two = [2 * float(info_nce(x, y, 0.5).mean()) for x, y in pairs]
+        one = [2 * float(info_nce(x, x, 0.5).mean()) for x, _ in pairs]
+        assert min(two) < float(losses[f'loss_eau/{m}']) < max(two)
+        assert float(losses[f'loss_eau/{m}']) > max(one)
 
 
 def test_eau_needs_a_spread_and_one_width():

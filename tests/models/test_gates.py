@@ -1,5 +1,7 @@
 """Gates: registered, pure, and what they read of a model."""
 
+import math
+
 import pytest
 import torch
 from builders import CAL, CLASSES, DIMS, batch, build
@@ -24,6 +26,23 @@ def ready(gate, seed=0, **overrides):
 
 def logits_of(model, data):
     return torch.stack([s.logits for s in model(**data, mode='predict')])
+
+
+def measured(gate):
+    """A model whose W is measured and whose temperatures and typicalities are fitted."""
+    model = ready(gate, contribution=dict(CAL['contribution'], lam=0.25, tau=0.3))
+    tracker = model.contribution
+    tracker.information.copy_(torch.tensor([-0.3, 0.4, 0.1]))
+    tracker.temperature.copy_(torch.tensor([2.0, 0.5, 1.0]))
+    tracker.measured.fill_(True)
+    features = model.encode(model.data_preprocessor(batch(40, seed=5), False)['inputs'])
+    for m in 'abc':
+        tracker.typicality[m].fit(features[m].detach(), torch.arange(40) % CLASSES)
+    return model
+
+
+def typicality_of(model, state, m, i):
+    return float(model.contribution.typicality[m](state.features[m][i : i + 1].detach()))
 
 
 def test_a_gate_has_a_class_a_short_name_and_no_state():
@@ -107,17 +126,64 @@ def test_evidence_by_hand():
     torch.testing.assert_close(logits_of(model, data)[0], expected)
 
 
-def test_pool_by_hand():
-    model = ready('pool')
+def entropy_confidence(logits):
+    """D of one prediction [C]."""
+    p = logits.detach().softmax(dim=0)
+    return 1 + float((p * p.log()).sum()) / math.log(CLASSES)
+
+
+@pytest.mark.parametrize('gate', ['contribution', 'confidence'])
+def test_label_free_w_and_the_gates_on_it_by_hand(gate):
+    """W: typicality x (.25 I + .75 D at the temperature), softmax at .3, over who is there."""
+    model = measured(gate)
+    tracker = model.contribution
+    missing = [(0, 'b'), (2, 'a'), (2, 'c')]
+    data = model.data_preprocessor(batch(5, missing=missing), False)
+    state, out = model.state(**data), model(**data, mode='predict')
+    for i in range(5):
+        raw, plain = [], []
+        for j, m in enumerate('abc'):
+            there, u = bool(data['present'][i, j]), state.unimodal_logits(m)[i]
+            told = max(float(tracker.information[j]), 0)
+            told = 0.25 * told + 0.75 * entropy_confidence(u / tracker.temperature[j])
+            raw.append(math.exp(typicality_of(model, state, m, i) * told / 0.3) * there)
+            plain.append(entropy_confidence(u) * there)
+        w = [x / sum(raw) for x in raw]
+        assert out[i].contribution.tolist() == pytest.approx(w, abs=1e-5)
+        if gate == 'confidence':
+            w = [x / sum(plain) for x in plain]
+        count = int(data['present'][i].sum())
+        z = {
+            m: count * w[j] * state.z[m][i : i + 1]
+            for j, m in enumerate('abc')
+            if data['present'][i, j]
+        }
+        expected = model.fusion(z)[0].detach()
+        torch.testing.assert_close(out[i].logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_experts_are_weighed_by_typicality():
+    model = measured('experts')
+    data = model.data_preprocessor(batch(3), False)
+    state, tracker = model.state(**data), model.contribution
+    found = logits_of(model, data)
+    for i in range(3):
+        total = sum(
+            typicality_of(model, state, m, i)
+            * (state.unimodal_logits(m)[i] / tracker.temperature[j]).log_softmax(dim=0)
+            for j, m in enumerate('abc')
+        )
+        expected = total.log_softmax(dim=0).detach()
+        torch.testing.assert_close(found[i], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('power', [0.0, 1.0, 2.0])
+def test_pool_by_hand(power):
+    model = measured(dict(type='PoolGate', power=power))
     tracker = model.contribution
     tracker.told.copy_(torch.tensor([0.4, 0.04, -0.2]))
-    tracker.temperature.copy_(torch.tensor([2.0, 0.5, 1.0]))
     tracker.fused_temperature.fill_(3.0)
     model.class_log_prior.copy_(torch.arange(1.0, CLASSES + 1).log_softmax(dim=0))
-    features = model.encode(model.data_preprocessor(batch(40, seed=5), False)['inputs'])
-    labels = torch.arange(40) % CLASSES
-    for m in 'abc':
-        tracker.typicality[m].fit(features[m].detach(), labels)
     data = model.data_preprocessor(batch(4, missing=[(1, 'a'), (2, 'a'), (2, 'b')]), False)
     state = model.state(**data)
     got = logits_of(model, data)
@@ -125,21 +191,18 @@ def test_pool_by_hand():
         q, total = {}, torch.zeros(CLASSES)
         for j, (m, counts) in enumerate((('a', 1.0), ('b', 0.4), ('c', 0.0))):
             there = data['present'][i, j]
-            a = (
-                float(tracker.typicality[m](state.features[m][i : i + 1].detach()))
-                if there
-                else 0.0
-            )
+            a = typicality_of(model, state, m, i) if there else 0.0
             q[m] = counts * a
             p = (state.unimodal_logits(m)[i] / tracker.temperature[j]).softmax(dim=0)
             total = total + q[m] * p.log()
         fused = (state.logits[i] / 3.0).softmax(dim=0).log()
-        share = sum(q.values()) / 1.4
+        left = sum(q.values())
+        share = (left / 1.4) ** power if left else 0.0
         # without 'a' what is there counts .4 and the prior .6; sample 2 has only 'c', which tells
         # nothing: the prior it is
         rest = {1: 0.6, 2: 1.0}.get(i, 0.0)
         total = total + share * fused + rest * model.class_log_prior
-        total = total / (share + sum(q.values()) + rest)
+        total = total / (share + left + rest)
         expected = total.softmax(dim=0).log()
         torch.testing.assert_close(got[i], expected.detach(), atol=1e-5, rtol=1e-5)
 
