@@ -16,6 +16,9 @@ beside it (``tools/study.py`` writes those with every report). Templates call
 - ``best(page, dataset, training, column='clean', but=())``: name, accuracy and mark of the most
   accurate method that is neither the reference nor one of ``but``,
 - ``has(page, dataset, training, method, column='clean')``: was it run?
+- ``lost(page, but=())``: every cell in which the reference is significantly worse than a method
+  that is not one of ``but``: dictionaries with ``dataset``, ``training``, ``column``, ``own`` (its
+  accuracy), ``title`` and ``theirs``; of several methods in one column the most accurate.
 
 ``page`` is the CSV file's name without its ending; or, as ``'main*'``, a pattern for several, of
 which exactly one has the dataset under that training condition. The mark is `` \\*`` where the
@@ -38,6 +41,9 @@ from cal_mm.study.parsing import STATISTICS
 ROOT = Path(__file__).resolve().parents[1]
 
 Row = dict[str, str]
+
+#: the reference is significantly ...
+BETTER, WORSE = ' \\*', ' †'
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,7 +73,7 @@ class Results:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        names = ('acc', 'minus', 'ece', 'cost', 'best', 'has')
+        names = ('acc', 'minus', 'ece', 'cost', 'best', 'has', 'lost')
         self._env.globals.update({name: getattr(self, name) for name in names})
 
     def acc(
@@ -132,6 +138,29 @@ class Results:
     ) -> bool:
         """Was the method run there?"""
         return method in self._panel(page, dataset, training, column)
+
+    def lost(self, page: str, but: Sequence[str] = ()) -> list[dict[str, str]]:
+        """Where the reference is significantly worse, in the order of the pages; see above."""
+        found: dict[tuple[str, str, str], Row] = {}
+        for name in sorted(path.stem for path in self.folder.glob(f'{page}.csv')):
+            for row in self._rows(name):
+                place = (row['dataset'], row['training'], row['column'])
+                if row['method'] in but or _mark(row) != WORSE:
+                    continue
+                best = found.get(place)
+                if best is None or float(row['accuracy_mean']) > float(best['accuracy_mean']):
+                    found[place] = row
+        return [
+            {
+                'dataset': dataset,
+                'training': training,
+                'column': column,
+                'own': self.acc(page, dataset, training, row['reference'], column),
+                'title': row['title'],
+                'theirs': f'{float(row["accuracy_mean"]):.1f}',
+            }
+            for (dataset, training, column), row in found.items()
+        ]
 
     def rendered(self, text: str) -> str:
         """A page's text with its blocks made anew.
@@ -198,7 +227,7 @@ class Results:
 def _mark(row: Row) -> str:
     if not row['p_holm'] or float(row['p_holm']) >= 1 - STATISTICS['level']:
         return ''
-    return ' \\*' if float(row['reference_minus']) > 0 else ' †'
+    return BETTER if float(row['reference_minus']) > 0 else WORSE
 
 
 def main(args: argparse.Namespace) -> None:

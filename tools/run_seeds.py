@@ -124,6 +124,8 @@ def fitting(attacks: Sequence[str], cfg: Any) -> tuple[list[str], list[str]]:
     Raises:
         LookupError: an attack names a modality that the dataset lacks.
     """
+    if not attacks:
+        return [], []
     whole = {k: v for k, v in cfg.test_dataloader.dataset.items() if k != 'modalities'}
     there = modality_facts(getattr(DATASETS.build(whole), 'metainfo', None))
     kept: list[str] = []

@@ -53,6 +53,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
         _drop_leftovers(cfg._cfg_dict)
         checker = Checker(cfg, f'{path} with --cfg-options {key}')
         checker.run(used)
+    _check_hooks_are_kept(cfg, path)
     return cfg
 
 
@@ -128,6 +129,21 @@ def _check_method_is_used(cfg: Config, path: str, used: set[str]) -> None:
                     f'{path}: {part} of {os.path.relpath(file)} is not used, so that this is not '
                     f'the method. Add: {key} = _base_.{part}'
                 )
+
+
+def _check_hooks_are_kept(cfg: Config, path: str) -> None:
+    """Refuse a list of hooks that has replaced the method's."""
+    if 'model' not in cfg:
+        return
+    there = {str(hook.get('type')) for hook in cfg.get('custom_hooks') or []}
+    lost = [h for h in cfg.get('method_hooks') or [] if str(h.get('type')) not in there]
+    if lost:
+        raise ConfigError(
+            f'{path}: custom_hooks lacks {", ".join(str(h.get("type")) for h in lost)} of '
+            f'method_hooks, so that this is not the method: a list of hooks replaces that of the '
+            f'base. Write custom_hooks = [*_base_.method_hooks, ...], or set method_hooks = [] if '
+            f'that is what you want'
+        )
 
 
 def _sources(path: str) -> Iterator[tuple[str, ast.Module]]:

@@ -159,7 +159,7 @@ class MultiModalMetric(BaseMetric):
         predicted = sample.get('pred_label')
         return {
             'sample_id': sample_id,
-            'group': str(sample.get('group') or ''),
+            'group': '' if sample.get('group') is None else str(sample.get('group')),
             'label': torch.as_tensor(sample['gt_label']).cpu().long().reshape(()),
             'score': score,
             'predicted': score.argmax() if predicted is None else predicted.cpu().reshape(()),

@@ -122,7 +122,8 @@ def compare_pairs(
         ValueError: a metric that cannot be computed from predictions.
     """
     n = len(pairs[0].first[0]['labels'])
-    names = pairs[0].first[0].get('groups')
+    # files from before there were groups have none
+    names = pairs[0].first[0].get('groups', pairs[0].second[0].get('groups'))
     groups = None if names is None else group_numbers(names.tolist())
     first = [statistic_over_seeds(m, p.first) for m in metrics for p in pairs]
     second = [statistic_over_seeds(m, p.second) for m in metrics for p in pairs]
@@ -196,12 +197,22 @@ def plain_summary(
             if rest:
                 parts.append(f'no significant difference in the other {rest}')
             lines.append(head + '; '.join(parts) + '.')
+        groups = mine[0].num_groups
+        if groups is not None and groups < FEW_GROUPS:
+            lines.append(
+                f'{metric}: the samples come in {groups} groups. No p-value can be below '
+                f'{2.0 ** (1 - groups):.2g}, and with fewer than {FEW_GROUPS} groups a '
+                f'bootstrap is too sure of itself.'
+            )
         if not exact and smallest_p_value(resamples) * len(mine) >= 1 - level:
             lines.append(
                 f'{metric}: with {resamples} resamples and {len(mine)} conditions no corrected '
                 f'p-value can be below {1 - level:.2g}; raise --resamples.'
             )
     return lines
+
+
+FEW_GROUPS = 30
 
 
 def _listed(won: Sequence[Comparison]) -> str:

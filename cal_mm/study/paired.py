@@ -12,6 +12,7 @@ from cal_mm.evaluation.statistics import (
     holm,
     percentile_interval,
     resample_counts,
+    smallest_group_p_value,
 )
 
 from .outcomes import Outcome
@@ -31,7 +32,8 @@ class Versus:
         low, high: bootstrap interval, samples and seeds resampled; not corrected.
         p_samples: of the bootstrap over the samples, seeds averaged.
         p_seeds: of the paired t-test over the seeds; None with fewer than two.
-        p: the larger of both.
+        p: the larger of both; with groups at least what their number allows, and 1 where the two
+            share one seed of several.
         p_holm: ``p`` corrected over the rivals.
         seeds: number of seeds that both have.
     """
@@ -103,13 +105,18 @@ def compare(
         ]
     )
     drawn[np.abs(drawn) <= _SMALL] = 0.0
+    least = smallest_group_p_value(groups)
     both_drawn = _over_both(pairs, min(resamples, _BOTH), seed, groups)
     found = []
     for k, name in enumerate(names):
         low, high = percentile_interval(both_drawn[k], level)
         p_samples, p_seeds = bootstrap_p_value(drawn[:, k]), seed_p_value(per_seed[k])
         difference = float(values[:, k].sum() / known[:, k].sum())
-        p = p_samples if p_seeds is None else max(p_samples, p_seeds)
+        p = max(p_samples, least)
+        if p_seeds is not None:
+            p = max(p, p_seeds)
+        elif max(len(first.seeds), len(rivals[name].seeds)) > 1:
+            p = 1.0  # one seed of several says nothing about the others
         found.append((name, difference, low, high, p_samples, p_seeds, p, len(per_seed[k])))
     corrected = holm([f[6] for f in found])
     return {
@@ -173,11 +180,16 @@ def best_of(
     groups: ArrayLike | None = None,
 ) -> Best:
     """Which entry is best, and whether the tests support it. An entry without a seed in common
-    with the best was not compared and counts as a tie."""
+    with the best was not compared and counts as a tie, and so does one that is better where both
+    were tested."""
     if not outcomes:
         return Best(None, False, ())
     name = max(outcomes, key=lambda k: outcomes[k].mean)
     rivals = {k: o for k, o in outcomes.items() if k != name}
     found = compare(outcomes[name], rivals, resamples, level, groups=groups)
-    ties = tuple(k for k in rivals if k not in found or found[k].p_holm >= 1 - level)
+    ties = tuple(
+        k
+        for k in rivals
+        if k not in found or found[k].p_holm >= 1 - level or found[k].difference <= 0
+    )
     return Best(name, bool(rivals) and not ties, ties)

@@ -193,8 +193,12 @@ def _about(
 
 
 def _together(panels: Sequence[Panel]) -> str:
-    names = sorted({p.dataset for p in panels if p.groups is not None})
-    return f'; {", ".join(names)}: whole groups of the data drawn' if names else ''
+    found = {p.dataset: len(np.unique(p.groups)) for p in panels if p.groups is not None}
+    if not found:
+        return ''
+    named = ', '.join(f'{name} {number}' for name, number in sorted(found.items()))
+    few = ', too sure with fewer than 30' if min(found.values()) < 30 else ''
+    return f'; whole groups of the data drawn: {named}{few}'
 
 
 def _noised_meaning(study: Study, panels: Sequence[Panel]) -> list[str]:

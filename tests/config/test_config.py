@@ -502,6 +502,22 @@ def test_a_method_without_one_of_its_parts_is_refused(write, method, part):
     assert load_config(child).train_cfg.max_epochs == 3
 
 
+def test_hooks_of_ones_own_do_not_replace_the_methods(write):
+    write(of_method('pmr'))
+    own = "[dict(type='EMAHook', momentum=0.01)]"
+    child = write(f"_base_ = ['config.py']\ncustom_hooks = {own}", 'child.py')
+    with pytest.raises(
+        ConfigError, match=r'custom_hooks lacks PrototypeHook .*_base_\.method_hooks'
+    ):
+        load_config(child)
+    with pytest.raises(ConfigError, match='lacks PrototypeHook'):
+        load_config(str(write.folder / 'config.py'), {'custom_hooks': []})
+    beside = f"_base_ = ['config.py']\ncustom_hooks = [*_base_.method_hooks, *{own}]"
+    assert len(load_config(write(beside, 'child.py')).custom_hooks) == 2
+    given_up = f"_base_ = ['config.py']\ncustom_hooks = {own}\nmethod_hooks = []"
+    assert len(load_config(write(given_up, 'child.py')).custom_hooks) == 1
+
+
 def test_what_a_run_leaves_of_a_method_is_whole(write):
     cfg = load_config(write(of_method('sample_valuation')), {'custom_hooks.0.begin': 2})
     cfg.dump(str(write.folder / 'left.py'))

@@ -553,7 +553,8 @@ def test_inforeg_stops_when_nothing_is_gained():
 
 
 def test_inforeg_goes_on_within_an_epoch():
-    """Resumed there, it holds on to the weights it was resumed with; the trace goes on."""
+    """Resumed there, it holds on to the weights it was resumed with; the epoch, trained from its
+    start, is booked anew."""
     p, q = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
     modulator = InfoReg()
     modulator.load_state({'epoch': torch.tensor(0), 'running': torch.tensor([1.0, 2.0]).double()})
@@ -565,7 +566,7 @@ def test_inforeg_goes_on_within_an_epoch():
         modulator.adjust({'a': [p], 'b': [q]}, torch.ones(2), START, 0)
     pull = 0.5 * regulation_strength(torch.tensor([0.9, 0.1]), 0.95, 64)
     torch.testing.assert_close(p.grad, torch.full((2, 2), 1 + pull))
-    assert modulator.state()['running'].tolist() == pytest.approx([1 + 1 + (1 + pull) ** 2, 2])
+    assert modulator.state()['running'].tolist() == pytest.approx([1 + (1 + pull) ** 2, 0])
     assert 'traces' not in modulator.state()
 
 

@@ -111,6 +111,11 @@ def test_a_checkpoint_of_within_an_epoch_begins_the_epoch_anew(run):
     assert 'iter_16.pth is of iteration 16, but epoch 2 begins after 10 (10 an epoch)' in text
 
 
+def test_a_checkpoint_of_the_last_iteration_has_nothing_to_do(run):
+    run(by_epoch=False, interval=8)
+    assert run('iter_20.pth', by_epoch=False, interval=8) == ([], [])
+
+
 def test_a_checkpoint_of_the_end_of_an_epoch_goes_on(run):
     whole, _ = run(by_epoch=True, interval=1)
     seen, warnings = run('epoch_1.pth', by_epoch=True, interval=1)

@@ -44,6 +44,10 @@ def test_resamples_of_whole_groups():
     assert (drawn[:, 0] == drawn[:, 3]).all()
     assert (drawn[:, 2] != drawn[:, 5]).any()
     assert S.group_numbers(['a', 'b', '']) is None
+    pieces = list(S.resample_counts(1_000_000, 5, 0, np.arange(1_000_000) % 3))
+    assert [len(p) for p in pieces] == [2, 2, 1]
+    assert S.smallest_group_p_value(numbers) == 0.125
+    assert S.smallest_group_p_value(None) == 0
     assert S.group_numbers(['a', 'a']) is None
 
 

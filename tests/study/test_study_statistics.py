@@ -62,11 +62,30 @@ def test_whole_groups_are_resampled():
     few = compare(outcome(alone), {'x': outcome(zero)}, resamples=2000)['x']
     assert grouped == few
     assert few.p_samples > 0.05
+    assert grouped.p == few.p_seeds == 0.25
     many = compare(
         outcome(np.repeat(alone, 5, axis=1)), {'x': outcome(np.repeat(zero, 5, axis=1))}, 2000
     )['x']
     assert many.p_samples < 0.01
     assert many.high - many.low < 0.6 * (grouped.high - grouped.low)
+
+
+def test_few_groups_prove_little():
+    """Two speakers, both for the first by a hair: a coin does that half of the time."""
+    rng = np.random.default_rng(0)
+    a = 1 - (rng.random((10, 200)) < 0.01)
+    b = np.zeros((10, 200))
+    found = compare(outcome(a), {'b': outcome(b)}, 500, groups=np.arange(200) % 2)['b']
+    assert found.p_seeds < 0.001
+    assert found.p == 0.5
+
+
+def test_one_seed_of_several_proves_nothing():
+    a, b = draw(0.9), draw(0.1, seed=1)
+    one = Outcome([2], [10.0], [0.0], b[2:3])
+    assert compare(outcome(a), {'b': one}, 500)['b'].p == 1
+    alone = Outcome([2], [90.0], [0.0], a[2:3])
+    assert compare(alone, {'b': one}, 500)['b'].p < 0.01
 
 
 def test_the_interval_covers_seeds_too():
@@ -123,6 +142,12 @@ def test_best_is_proven_or_not():
     fewer = Outcome([0, 1], strong.accuracy[:2], [0.0] * 2, strong.right[:2])
     best = best_of({'weak': weak, 'strong': strong, 'fewer': fewer}, resamples=1000)
     assert not best.proven
+    # better on seeds of its own, worse on what both have
+    easy, hard = draw(0.95, (6, 200), seed=3), draw(0.5, (6, 200), seed=4)
+    only, both = outcome(easy - 0.1, range(6)), outcome(np.vstack([easy, hard]), range(12))
+    assert compare(only, {'both': both}, 500)['both'].p_holm < 0.05
+    best = best_of({'only': only, 'both': both}, resamples=500)
+    assert (best.name, best.proven, best.ties) == ('only', False, ('both',))
     strange = Outcome([8, 9], [1.0, 1.0], [0.0] * 2, np.zeros((2, 200)))
     best = best_of({'weak': weak, 'strong': strong, 'strange': strange}, resamples=1000)
     assert (best.proven, best.ties) == (False, ('strange',))

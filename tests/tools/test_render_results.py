@@ -89,3 +89,19 @@ def test_pages_of_this_repository_are_up_to_date():
     assert '<!-- readme.md.j2: begin -->' in (ROOT / 'README.md').read_text(encoding='utf-8')
     code, out, err = call('render_results', '--check')
     assert (code, err, out.strip()) == (0, '', 'up to date')
+
+
+def test_where_the_reference_is_worse(results):
+    (results.folder / 'page_more.csv').write_text(
+        HEAD + ROWS.replace('d,clean', 'e,noise').replace('0.04', '0.06')
+    )
+    row = 'd,clean,agm,AGM,clean,83.06,1.0,4.0,,cal,-3.02,0.01\n'
+    with (results.folder / 'page.csv').open('a') as file:
+        file.write(row)
+    template = (
+        "{% for x in lost('page*') %}{{ x.dataset }}@{{ x.training }} {{ x.column }}: "
+        '{{ x.own }}, {{ x.title }} {{ x.theirs }}{% endfor %}\n'
+        "{{ lost('page*', but=['agm'])[0].title }} "
+        "{{ lost('page*', but=['agm', 'late']) }}"
+    )
+    assert '\nd@clean clean: 80.0, AGM 83.1late []<' in page(results, template)

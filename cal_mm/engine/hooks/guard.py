@@ -104,13 +104,16 @@ def _start_at_epoch(runner: Any, meta: Any, path: str) -> None:
     start = meta['epoch'] * length
     if meta['iter'] == start:
         return
+    if meta['iter'] == start + length == runner.train_loop.max_iters:
+        meta['epoch'] += 1  # written by iterations after the last one: there is nothing left to do
+        return
     runner.logger.warning(
         f'{path} is of iteration {meta["iter"]}, but epoch {meta["epoch"] + 1} begins after '
-        f'{start} ({length} an epoch): it was written within that epoch, or with another batch '
-        f'size or number of processes. The weights are kept, the epoch is trained from its first '
-        f'batch and iterations are counted from {start}; schedules by iteration stay where they '
-        f'were. To go on like the uninterrupted run, resume from a checkpoint of the end of an '
-        f'epoch (epoch_*.pth) with the same batches.'
+        f'{start} ({length} an epoch): it was written by iterations, within that epoch or at its '
+        f'end, or with another batch size or number of processes. The weights are kept, the epoch '
+        f'is trained from its first batch and iterations are counted from {start}; schedules by '
+        f'iteration stay where they were. To go on like the uninterrupted run, resume from a '
+        f'checkpoint of the end of an epoch (epoch_*.pth) with the same batches.'
     )
     meta['iter'] = start
 

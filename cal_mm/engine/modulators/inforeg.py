@@ -100,6 +100,7 @@ class InfoReg(Modulator):
         if self._epoch != progress.epoch:
             self._next_epoch(progress.epoch)
         if not self._anchor:
+            self._running = None  # resumed within an epoch, which is trained from its start
             self._anchor = [[p.detach().clone() for p in group] for group in params]
         if self._scores is None or len(params) < 2 or not any(params):
             return
