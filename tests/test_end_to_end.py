@@ -31,10 +31,13 @@ SPLITS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', ['cal_paper', 'cal'])
-def test_the_update_does_not_depend_on_how_the_batch_is_split(data, tmp_path, method):
-    """Same weights and W for every split of 16 samples, with clipping on."""
-    fast = ['optim_wrapper.clip_grad.max_norm=1.0', 'optim_wrapper.optimizer.lr=0.2']
+@pytest.mark.parametrize(('method', 'lr'), [('cal_paper', 0.2), ('cal', 0.02)])
+def test_the_update_does_not_depend_on_how_the_batch_is_split(data, tmp_path, method, lr):
+    """Same weights and W for every split of 16 samples, with clipping on.
+
+    A pilot's updates are split, too: at a high rate its many steps enlarge the rounding.
+    """
+    fast = ['optim_wrapper.clip_grad.max_norm=1.0', f'optim_wrapper.optimizer.lr={lr}']
     fast += ['model.contribution.tau=0.15']
     found = {}
     for i, (name, how) in enumerate(SPLITS.items()):

@@ -242,6 +242,7 @@ import datetime, sys
 sys.path.append('tests')
 import torch.distributed as dist
 from builders import batch, build
+from cal_mm.compat import end_distributed
 from cal_mm.engine.short_training import clone_of
 dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=20))
 for name in ('OPM', 'AMCo'):
@@ -250,7 +251,7 @@ for name in ('OPM', 'AMCo'):
         clone = clone_of(model).train()
         clone.state(**clone.data_preprocessor(batch(8), True), training=True)
     dist.barrier()
-dist.destroy_process_group()
+end_distributed()
 """
 
 

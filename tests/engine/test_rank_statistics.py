@@ -20,6 +20,7 @@ import sys, torch, torch.distributed as dist
 from types import SimpleNamespace
 from mmengine.hooks import CheckpointHook, EMAHook
 from torch import nn
+from cal_mm.compat import end_distributed
 from cal_mm.engine.hooks import TrainProgressHook
 from cal_mm.models.fusions.concat import ConcatFusion
 from cal_mm.models.losses.sample_history import SampleHistory
@@ -55,7 +56,7 @@ hook.before_val_epoch(runner)
 states.append(state())
 ema = average.ema_model.module['norm'].running_mean
 torch.save((states, ema), f'{sys.argv[1]}/{rank}.pt')
-dist.destroy_process_group()
+end_distributed()
 """
 
 

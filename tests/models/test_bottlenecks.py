@@ -218,14 +218,15 @@ import sys
 sys.path.append('tests')
 import torch.distributed as dist
 from builders import CAL, batch, build
+from cal_mm.compat import end_distributed
 from torch.nn.parallel import DistributedDataParallel
 dist.init_process_group('gloo')
 model = build(**{**CAL, 'losses': %r})
-net = DistributedDataParallel(model, broadcast_buffers=False)
+net = DistributedDataParallel(model)
 for seed in range(3):
     data = model.data_preprocessor(batch(6, seed=seed), True)
     model.parse_losses(net(**data, mode='loss'))[0].backward()
-dist.destroy_process_group()
+end_distributed()
 """
 
 

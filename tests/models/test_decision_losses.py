@@ -171,6 +171,7 @@ def test_history_grows_and_survives_a_checkpoint():
 
 RANKS = """
 import sys, torch, torch.distributed as dist
+from cal_mm.compat import end_distributed
 from cal_mm.models.losses.sample_history import SampleHistory
 dist.init_process_group('gloo')
 rank, history = dist.get_rank(), SampleHistory(1, capacity=2)
@@ -179,7 +180,7 @@ for batch in batches:
     ids = batch[rank]
     history.book(ids, torch.tensor([[float(ord(i))] for i in ids]))
 torch.save((history.state_dict(), history.read(list('abcdef'))), f'{sys.argv[1]}/{rank}.pt')
-dist.destroy_process_group()
+end_distributed()
 """
 
 
