@@ -9,6 +9,7 @@ import numpy as np
 from .pairs import ConditionPair
 from .resampled import statistic_over_seeds
 from .statistics import (
+    FEW_GROUPS,
     Difference,
     McNemar,
     group_numbers,
@@ -210,9 +211,6 @@ def plain_summary(
                 f'p-value can be below {1 - level:.2g}; raise --resamples.'
             )
     return lines
-
-
-FEW_GROUPS = 30
 
 
 def _listed(won: Sequence[Comparison]) -> str:

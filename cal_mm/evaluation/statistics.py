@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 __all__ = [
+    'FEW_GROUPS',
     'Difference',
     'McNemar',
     'Statistic',
@@ -35,6 +36,9 @@ __all__ = [
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 _CELLS = 2_000_000  # counts kept at a time
+
+#: with fewer groups than this a bootstrap over them is too sure of itself
+FEW_GROUPS = 30
 
 
 def resample_counts(

@@ -10,6 +10,7 @@ import numpy as np
 
 from cal_mm.evaluation.report import config_digest
 from cal_mm.evaluation.results import sha256_of
+from cal_mm.evaluation.statistics import FEW_GROUPS
 from cal_mm.files import write_atomically
 
 from .outcomes import Panel, load_panels
@@ -197,7 +198,7 @@ def _together(panels: Sequence[Panel]) -> str:
     if not found:
         return ''
     named = ', '.join(f'{name} {number}' for name, number in sorted(found.items()))
-    few = ', too sure with fewer than 30' if min(found.values()) < 30 else ''
+    few = f', too sure with fewer than {FEW_GROUPS}' if min(found.values()) < FEW_GROUPS else ''
     return f'; whole groups of the data drawn: {named}{few}'
 
 
