@@ -216,7 +216,7 @@ training = dict(
     labels20=dict(title='20 % wrong labels', label_noise=0.2, methods=curves),
     labels40=dict(title='40 % wrong labels', label_noise=0.4, methods=curves),
 )
-lrs = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
+lrs = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
 seeds = list(range(10))
 tuning_seeds = [0, 1]
 finalists = 2
