@@ -66,6 +66,10 @@ def test_floor_rule_and_controls():
     assert tenth.tolist() == pytest.approx(share.tolist())
     both = bottleneck_betas(info, 0.01, 'floor', alpha=9, pivot=0.2, share=0.5)
     assert both.tolist() == pytest.approx(b.tolist())  # a fifth of H(Y) is less than half of .5
+    for nobody in ([-0.1, -0.3], [0.0, 0.0]):  # none is known to tell more than another
+        for share in (None, 0.5):
+            b = bottleneck_betas(torch.tensor(nobody), 0.01, 'floor', share=share)
+            assert b.tolist() == pytest.approx([0.01, 0.01])
     w = torch.tensor([0.7, 0.3])
     assert bottleneck_betas(w, 0.01, 'uniform').tolist() == pytest.approx([0.01, 0.01])
     assert bottleneck_betas(w, 0.01, 'inverse').tolist() == pytest.approx([0.014, 0.006])

@@ -6,7 +6,7 @@ Source: reconstruction of CAL (arXiv 2510.26289); the paper's equations are not 
 import torch
 from torch import Tensor
 
-from cal_mm.models.contribution.functional import check_enough, counted_share, redirected
+from cal_mm.models.contribution.functional import check_enough, redirected, share_in_training
 
 __all__ = ['BETA_RULES', 'bottleneck_betas', 'gaussian_kl']
 
@@ -65,7 +65,7 @@ def bottleneck_betas(
         rule: ``fixed_sum``: beta * M (1 - W_m)^power / sum (1 - W)^power, the mean is beta and the
             weakest modality gets most (for power 1: beta * M / (M - 1) * (1 - W_m)). ``floor``:
             beta * (1 + alpha * clamp(1 - I_norm(m) / pivot, 0, 1)): no modality gets less than
-            beta. ``uniform``: beta for all (control). ``inverse``: beta * M * W_m (control: the
+            beta, and all get beta where none has information. ``uniform``: beta for all (control). ``inverse``: beta * M * W_m (control: the
             wrong direction). ``floor_uniform`` and ``floor_inverse``: controls with the sum of
             ``floor``: its mean for all, and its values in the opposite order.
         alpha: how much more a modality without information gets (``floor``).
@@ -96,7 +96,7 @@ def bottleneck_betas(
     check_enough(pivot, share)
     m = weights.shape[-1]
     if rule.startswith('floor'):
-        betas = beta * (1 + alpha * (1 - counted_share(weights, pivot, share)))
+        betas = beta * (1 + alpha * (1 - share_in_training(weights, pivot, share)))
         betas = redirected(betas, rule.removeprefix('floor_'))
     elif rule == 'uniform' or m == 1:
         betas = torch.full_like(weights, beta)

@@ -35,6 +35,7 @@ __all__ = [
     'sampled_shapley_values',
     'sampling_error',
     'shapley_values',
+    'share_in_training',
     'shares',
     'told_information',
 ]
@@ -390,10 +391,8 @@ def dynamic_weights(
     check_enough(pivot, share)
     if rule not in DYNAMIC_RULES:
         raise ValueError(f'unknown rule {rule!r}; expected one of {DYNAMIC_RULES}')
-    counts = counted_share(information, pivot, share)
-    strongest = information.amax(dim=-1, keepdim=True)
-    weights = torch.where(strongest > 0, floor + (1 - floor) * counts, torch.ones_like(counts))
-    return redirected(weights, rule)
+    counts = share_in_training(information, pivot, share)
+    return redirected(floor + (1 - floor) * counts, rule)
 
 
 def check_enough(pivot: float, share: float | None, owner: str = '') -> None:
@@ -427,6 +426,20 @@ def counted_share(information: Tensor, pivot: float, share: float | None = None)
         return (information / pivot).clamp(0, 1)
     strongest = information.amax(dim=-1, keepdim=True)
     return (information / (share * strongest).clamp(1e-12, pivot)).clamp(0, 1)
+
+
+def share_in_training(information: Tensor, pivot: float, share: float | None = None) -> Tensor:
+    """c_m as :func:`counted_share`, but ones where no modality has information: nothing is known
+    about any of them then, so none is held down.
+
+    Args:
+        information, pivot, share: see there.
+
+    Returns:
+        [..., M].
+    """
+    counts = counted_share(information, pivot, share)
+    return torch.where(information.amax(dim=-1, keepdim=True) > 0, counts, torch.ones_like(counts))
 
 
 def redirected(values: Tensor, rule: str) -> Tensor:
