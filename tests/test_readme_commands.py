@@ -284,6 +284,39 @@ def test_quickstart_removes_only_folders_of_its_own(tmp_path):
     assert (folder / 'trained').is_file()
 
 
+def test_quickstart_ends_with_the_first_failure(tmp_path):
+    text = (ROOT / 'tools/quickstart.sh').read_text()
+    functions = text[text.index('train() {') : text.index("say 'Python")]
+    stubs = (
+        'set -euo pipefail; options=(); PY=python; run_digest() { echo new; }; '
+        'with_progress() { echo "ran $LABEL"; }; die() { echo "error: $*" >&2; exit 1; }\n'
+    )
+
+    def both(function, stub=''):
+        code = f"OUT='{tmp_path}'\n{stubs}{functions}\n{stub}\nboth {function} || die failed"
+        done = run(['bash', '-c', code], tmp_path, environment())
+        assert ('error: failed' in done.stderr) == (done.returncode == 1)
+        return done
+
+    def marks(name):
+        return sorted(p.parent.name for p in tmp_path.glob(f'*/{name}'))
+
+    assert both('train', 'run_digest() { return 1; }').returncode == 1
+    assert marks('started') == []
+    assert both('train', 'with_progress() { [ $LABEL = concat ]; }').returncode == 1
+    assert marks('trained') == ['concat']
+    done = both('train')
+    assert done.returncode == 0
+    assert done.stdout.count('is trained already') == 1
+    assert marks('trained') == ['cal', 'concat']
+    (tmp_path / 'concat/last_checkpoint').write_text('epoch_1.pth')
+    done = both('attack')
+    assert done.returncode == 1
+    assert done.stdout.split() == ['ran', 'concat']
+    (tmp_path / 'cal/last_checkpoint').write_text('epoch_1.pth')
+    assert both('attack').returncode == 0
+
+
 @pytest.mark.slow
 def test_quickstart_from_anywhere_and_again(tmp_path):
     env = environment(

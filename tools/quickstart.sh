@@ -46,22 +46,21 @@ if [ -n "${CAL_MM_QUICKSTART_EPOCHS:-}" ]; then
     options+=("train_cfg.max_epochs=$CAL_MM_QUICKSTART_EPOCHS")
 fi
 
+# train and attack are called left of ||, where bash ignores set -e: each step says itself that it failed.
 train() { # METHOD
     local config="configs/$1/digits_av_small_concat_$1.py" dir="$OUT/$1" digest
-    digest="$(run_digest "$config")"
+    digest="$(run_digest "$config")" || return 1
     if [ "$(cat "$dir/started" 2>/dev/null)" != "$digest" ]; then
         if [ -e "$dir" ] && [ ! -f "$dir/started" ] && [ -n "$(ls -A "$dir")" ]; then
             die "$dir is there and is not of an earlier quickstart: move it away, or name another folder (quickstart.sh OUT)"
         fi
-        rm -rf "$dir"
-        mkdir -p "$dir"
-        printf '%s\n' "$digest" >"$dir/started"
+        rm -rf "$dir" && mkdir -p "$dir" && printf '%s\n' "$digest" >"$dir/started" || return 1
     fi
     if [ -f "$dir/trained" ]; then
         printf '      %s is trained already\n' "$dir"
         return
     fi
-    with_progress "$dir/train.log" "$PY" tools/train.py "$config" --work-dir "$dir" --resume --cfg-options "${options[@]}"
+    with_progress "$dir/train.log" "$PY" tools/train.py "$config" --work-dir "$dir" --resume --cfg-options "${options[@]}" || return 1
     : >"$dir/trained"
     printf '      %s trained, last validation accuracy %s\n' "$1" "$(grep -ho 'accuracy/top1: [0-9.]*' "$dir/train.log" | tail -n 1 | sed 's/.*: //')"
 }
@@ -72,7 +71,7 @@ attack() { # METHOD
         printf '      %s is there already\n' "$dir/results.json"
         return
     fi
-    checkpoint="$(cat "$dir/last_checkpoint")"
+    checkpoint="$(cat "$dir/last_checkpoint")" || return 1
     with_progress "$dir/test.log" "$PY" tools/test.py "$config" "$checkpoint" --work-dir "$dir" --out "$dir/results.json" \
         --attack gaussian:1,3,5@image salt_pepper:1,3,5@image noise:1,3,5@audio --drop audio --drop image \
         --cfg-options "${options[@]}"

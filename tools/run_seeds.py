@@ -4,15 +4,17 @@ noise.
     python tools/run_seeds.py CONFIG [CONFIG ...] --seeds 0 1 2 3 4 --lr 3e-4 1e-3 \
         --attack gaussian:3@image word_mask:3@text --out work_dirs/mvsa.jsonl
 
-Every run (config, learning rate, seed) trains, keeps the epoch that is best on the validation
-split, and is written to --out as a JSON line; a second call goes on where the first stopped. Each
-config's learning rate is the one whose mean validation accuracy is best; only those runs are then
-tested. The table gives mean +- standard deviation over the seeds and, with --versus CONFIG, the
-paired difference to that config.
+Every run (config, learning rate, seed) trains in a folder of <out>.runs, keeps the epoch that is
+best on the validation split, and is written to --out as a JSON line; a second call goes on where
+the first stopped. Each config's learning rate is the one whose mean validation accuracy is best;
+only those runs are then tested. The table gives mean +- standard deviation over the seeds and,
+with --versus CONFIG, the paired difference to that config. The folders are removed at the end,
+but for --keep and --no-test; a test under other noise then trains again.
 """
 
 import argparse
-import glob
+import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -24,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import DictAction
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -33,6 +34,8 @@ from cal_mm.config import load_config, set_seed
 from cal_mm.corruptions.condition import kind_of
 from cal_mm.corruptions.plan import modality_facts
 from cal_mm.evaluation import load_weights
+from cal_mm.evaluation.report import config_digest
+from cal_mm.files import write_atomically
 from cal_mm.registry import DATASETS
 
 MEMO: dict[tuple[str, bytes], Tensor] = {}
@@ -52,15 +55,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument('--versus', help='config that paired differences refer to')
     p.add_argument('--no-test', action='store_true', help='leave the test split alone')
     p.add_argument('--keep', action='store_true', help='keep the work dirs')
-    p.add_argument('--cfg-options', nargs='+', action=DictAction, help='for every config')
-    p.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    cli.add_options_argument(p)
+    cli.add_debug_argument(p)
     return p
 
 
 def memoised(encode: Callable[..., Tensor], key: str) -> Callable[..., Tensor]:
-    """A frozen encoder that encodes an input once: the models of a study share it, and its
-    noise.
-    """
+    """A frozen encoder that encodes an input once: the models of a study share it, also noisy."""
 
     def wrapped(x: Tensor, mask: Tensor | None = None) -> Tensor:
         parts = [x] if mask is None else [x, mask]
@@ -84,35 +85,35 @@ def share_frozen_encoders(model: Any) -> None:
             encoder.encode = memoised(encoder.encode, encoder.digest())
 
 
-def run_config(
-    path: str, lr: float | None, seed: int, args: argparse.Namespace, folder: str
-) -> Any:
-    """The config of one run."""
-    cfg = load_config(path, args.cfg_options)
+def run_config(config: Any, lr: float | None, seed: int, args: argparse.Namespace) -> Any:
+    """The config of one run of ``config``.
+
+    Its ``experiment_name`` is the run's: another for all that its training depends on but the data.
+    """
+    cfg = copy.deepcopy(config)
     set_seed(cfg, seed)
     if lr is not None:
         cfg.optim_wrapper.optimizer.lr = lr
-    cfg.work_dir = folder
+    digest = config_digest(cfg.to_dict())
+    cfg.experiment_name = f'{Path(config.filename).stem}_lr{lr}_seed{seed}_{digest[:16]}'
+    cfg.work_dir = os.path.join(f'{args.out}.runs', cfg.experiment_name)
     cfg.default_hooks.checkpoint.update(interval=10**6, save_last=False)
-    cfg.default_hooks.feature_cache.folder = os.path.join(
-        os.path.dirname(args.out) or '.', 'feature_cache'
-    )
+    cfg.default_hooks.feature_cache.folder = str(Path(args.out).with_name('feature_cache'))
     cfg.visualizer = dict(type='Visualizer', vis_backends=[])
     cfg.log_level = 'WARNING'
-    cfg.experiment_name = os.path.basename(folder)
     return cfg
 
 
 def train(cfg: Any) -> dict[str, Any]:
-    """Train one run; the best validation accuracy, in percent, and where its checkpoint is."""
+    """Train in an emptied folder; the best validation accuracy, in percent, and its checkpoint."""
+    shutil.rmtree(cfg.work_dir, ignore_errors=True)
     runner = Runner.from_cfg(cfg)
     runner.train()
-    best = glob.glob(os.path.join(cfg.work_dir, 'best_*.pth'))
     tracker = getattr(runner.model, 'contribution', None)
     betas = runner.model.current_betas()
     return {
         'val': float(runner.message_hub.get_info('best_score')),
-        'checkpoint': best[0],
+        'checkpoint': runner.message_hub.get_info('best_ckpt'),
         'weights': None if tracker is None else tracker.weights.tolist(),
         'beta': None if betas is None else betas.tolist(),
     }
@@ -172,20 +173,26 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def load_rows(path: str) -> list[dict[str, Any]]:
-    """What earlier calls finished; a line cut off by a kill is dropped."""
+    """What earlier calls finished; a line cut off by a kill is ended and left out."""
     rows = []
-    if os.path.isfile(path):
-        for line in Path(path).read_text(encoding='utf-8').splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                print(f'{path}: dropped an unfinished line', file=sys.stderr)
+    with open(path, 'a+', encoding='utf-8') as f:
+        f.seek(0)
+        text = f.read()
+        if text and not text.endswith('\n'):
+            f.write('\n')
+    for line in text.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f'{path}: left out an unfinished line', file=sys.stderr)
     return rows
 
 
 def table(rows: list[dict[str, Any]], versus: str | None) -> str:
     """Markdown: a line per config, a column per condition."""
     configs = list(dict.fromkeys(r['config'] for r in rows))
+    stems = [Path(c).stem for c in configs]
+    names = {c: s if stems.count(s) == 1 else c for c, s in zip(configs, stems, strict=True)}
     columns = list(dict.fromkeys(c for r in rows for c in r['test']))
     lines = [
         '| ' + ' | '.join(['config', 'lr', 'val', *columns]) + ' |',
@@ -193,94 +200,94 @@ def table(rows: list[dict[str, Any]], versus: str | None) -> str:
     ]
     for config in configs:
         mine = [r for r in rows if r['config'] == config]
-        cells = [Path(config).stem, f'{mine[0]["lr"]:g}' if mine[0]['lr'] else '-']
-        cells.append(_mean_sd([r['val'] for r in mine]))
-        cells += [_mean_sd([r['test'][c] for r in mine if c in r['test']]) for c in columns]
+        cells = [names[config], f'{mine[0]["lr"]:g}' if mine[0]['lr'] else '-']
+        cells.append(_spread([r['val'] for r in mine]))
+        cells += [_spread([r['test'][c] for r in mine if c in r['test']]) for c in columns]
         lines.append('| ' + ' | '.join(cells) + ' |')
     if versus:
-        lines += [
-            '',
-            f'Paired differences to {Path(versus).stem} (mean, standard error over seeds):',
-            '',
-        ]
-        lines += ['| config | ' + ' | '.join(columns) + ' |', '|---' * (1 + len(columns)) + '|']
+        reference = f'Paired differences to {names[versus]} (mean, standard error over seeds):'
+        lines += ['', reference, '', '| config | ' + ' | '.join(columns) + ' |']
+        lines.append('|---' * (1 + len(columns)) + '|')
+        base = {r['seed']: r['test'] for r in rows if r['config'] == versus}
         for config in configs:
-            if config != versus:
-                lines.append(_difference(rows, config, versus, columns))
+            if config == versus:
+                continue
+            pairs = [(r['test'], base.get(r['seed'], {})) for r in rows if r['config'] == config]
+            differences = [[a[c] - b[c] for a, b in pairs if c in a and c in b] for c in columns]
+            cells = [names[config], *(_spread(d, '+', of_mean=True) for d in differences)]
+            lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 
-def _mean_sd(values: list[float]) -> str:
+def _spread(values: list[float], sign: str = '', of_mean: bool = False) -> str:
+    """Mean and standard deviation, or error ``of_mean``; of a single value itself alone."""
     if not values:
         return '-'
-    sd = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f'{np.mean(values):.1f} ± {sd:.1f}'
-
-
-def _difference(rows: list[dict[str, Any]], config: str, versus: str, columns: list[str]) -> str:
-    by_seed = {(r['config'], r['seed']): r['test'] for r in rows}
-    cells = []
-    for c in columns:
-        pairs = [
-            test[c] - by_seed[versus, seed][c]
-            for (name, seed), test in by_seed.items()
-            if name == config and c in test and c in by_seed.get((versus, seed), {})
-        ]
-        if not pairs:
-            cells.append('-')
-            continue
-        error = np.std(pairs, ddof=1) / len(pairs) ** 0.5 if len(pairs) > 1 else 0.0
-        cells.append(f'{np.mean(pairs):+.1f} ± {error:.1f}')
-    return '| ' + ' | '.join([Path(config).stem, *cells]) + ' |'
+    mean = f'{np.mean(values):{sign}.1f}'
+    if len(values) == 1:
+        return mean
+    return f'{mean} ± {np.std(values, ddof=1) / (len(values) ** 0.5 if of_mean else 1):.1f}'
 
 
 def main(args: argparse.Namespace) -> None:
     """Train what is missing, choose rates, test the chosen runs, print the table."""
     compat.setup()
-    for config in args.configs if args.attack and not args.no_test else ():
+    configs = {path: load_config(path, args.cfg_options) for path in args.configs}
+    versus = args.versus and {os.path.abspath(c): c for c in configs}.get(
+        os.path.abspath(args.versus)
+    )
+    if args.versus and not versus:
+        raise ValueError(f'--versus {args.versus} is none of the configs')
+    for path, config in configs.items() if args.attack and not args.no_test else ():
         # here, so that a misspelt modality shows before the first training
-        _, left_out = fitting(args.attack, load_config(config, args.cfg_options))
-        for attack in left_out:
-            print(f'{config}: {attack} left out: the model lacks a modality', file=sys.stderr)
-    os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
+        for attack in fitting(args.attack, config)[1]:
+            print(f'{path}: {attack} left out: the model lacks a modality', file=sys.stderr)
     rates: list[float | None] = list(args.lr or [None])
-    done = {(r['config'], r['lr'], r['seed']): r for r in load_rows(args.out)}
-    plan = [(c, lr, s) for c in args.configs for lr in rates for s in args.seeds]
-    for i, (config, lr, seed) in enumerate(plan):
-        if (config, lr, seed) in done:
+    seeds = list(dict.fromkeys(args.seeds))
+    plan = {
+        (path, lr, seed): run_config(config, lr, seed, args)
+        for path, config in configs.items()
+        for lr in rates
+        for seed in seeds
+    }
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    # a training's row has no tests; a tested run has one more row for each of the asked tests
+    tests = json.dumps([args.attack, args.protocol, args.noise_seeds])
+    done = {(r.get('run'), r.get('tests')): r for r in load_rows(args.out)}
+    for i, ((path, lr, seed), cfg) in enumerate(plan.items()):
+        name = cfg.experiment_name
+        if (name, None) in done:
             continue
-        folder = f'{os.path.splitext(args.out)[0]}/{Path(config).stem}_lr{lr}_seed{seed}'
-        found = train(run_config(config, lr, seed, args, folder))
-        done[config, lr, seed] = row = dict(config=config, lr=lr, seed=seed, **found)
+        row = dict(run=name, config=path, lr=lr, seed=seed, **train(cfg))
+        done[name, None] = row
         _append(args.out, row)
-        print(
-            f'[{i + 1}/{len(plan)}] {Path(config).stem} lr {lr} seed {seed}: val {row["val"]:.2f}',
-            flush=True,
-        )
+        print(f'[{i + 1}/{len(plan)}] {name}: val {row["val"]:.2f}', flush=True)
     chosen = []
-    for config in args.configs:
-        means = {lr: np.mean([done[config, lr, s]['val'] for s in args.seeds]) for lr in rates}
-        best = max(rates, key=lambda lr: means[lr])
-        chosen += [done[config, best, s] for s in args.seeds]
-    for row in chosen:
-        if args.no_test:
-            row['test'] = {}
-        elif 'rows' in row:
-            row['test'] = summarise(row['rows'])
-        else:
-            folder = os.path.dirname(row['checkpoint'])
-            cfg = run_config(row['config'], row['lr'], row['seed'], args, folder)
-            rows = test(cfg, row['checkpoint'], args)
-            row['test'] = summarise(rows)
-            row['rows'] = rows
+    for path in configs:
+        runs = {lr: [done[plan[path, lr, s].experiment_name, None] for s in seeds] for lr in rates}
+        best = max(rates, key=lambda lr: np.mean([r['val'] for r in runs[lr]]))
+        # runs of equal configs are one
+        chosen += [dict(r, config=path, test={}) for r in runs[best]]
+    for row in chosen if not args.no_test else ():
+        if (row['run'], tests) not in done:
+            cfg = plan[row['config'], row['lr'], row['seed']]
+            if not os.path.isfile(row['checkpoint']):
+                row.update(train(cfg))
+            row['rows'] = test(cfg, row['checkpoint'], args)
+            row.update(tests=tests, test=summarise(row['rows']))
+            done[row['run'], tests] = row
             _append(args.out, row)
             print(f'{Path(row["config"]).stem} seed {row["seed"]}: {row["test"]}', flush=True)
-    text = table(chosen, args.versus)
+        row['test'] = done[row['run'], tests]['test']
+    text = table(chosen, versus)
     print(text)
     if args.table:
-        Path(args.table).write_text(text + '\n', encoding='utf-8')
-    if not args.keep:
-        shutil.rmtree(os.path.splitext(args.out)[0], ignore_errors=True)
+        write_atomically(args.table, text + '\n')
+    if not args.keep and not args.no_test:
+        for cfg in plan.values():
+            shutil.rmtree(cfg.work_dir, ignore_errors=True)
+        with contextlib.suppress(OSError):  # runs of other calls stay
+            os.rmdir(f'{args.out}.runs')
 
 
 def _append(path: str, row: dict[str, Any]) -> None:
