@@ -161,6 +161,16 @@ def table(found: dict[str, Any]) -> str:
     lines = [' ' * first + ''.join(f'  {c:>{width[c]}}' for c in columns)]
     for m, row in rows.items():
         lines.append(f'{m:<{first}}' + ''.join(f'  {row.get(c, "-"):>{width[c]}}' for c in columns))
+    drawn = {
+        key: [v['sampling_error'] for v in values.values() if 'sampling_error' in v]
+        for key, values in found.get('shapley', {}).items()
+    }
+    if any(drawn.values()):
+        lines.append(
+            f'the orders behind the Shapley values are drawn: a standard error of up to '
+            f'{max(drawn["accuracy"]):.1f} points and {max(drawn["log_likelihood"]):.3f} nats '
+            f'beside that over the samples'
+        )
     for pair, value in found.get('error_cosines', {}).items():
         lines.append(f'error signals of {pair}: mean cosine {value:.3f}')
     return '\n'.join(lines)

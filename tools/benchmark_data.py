@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from cal_mm import cli, compat
 from cal_mm.config import ConfigError, load_config
 from cal_mm.datasets import MultiModalDataset, collate_batch
+from cal_mm.files import write_atomically
 from cal_mm.registry import DATASETS, MODELS
 
 _SUFFIXES = ((b'\xff\xd8', '.jpg'), (b'\x89PNG', '.png'), (b'RIFF', '.wav'), (b'fLaC', '.flac'))
@@ -393,7 +394,7 @@ def main(args: argparse.Namespace) -> None:
         'on this processor'
     )
     if args.out:
-        args.out.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
+        write_atomically(args.out, json.dumps(found, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -38,6 +38,7 @@ import cal_mm.models  # noqa: F401  (registers everything)
 from cal_mm import cli
 from cal_mm.engine.hooks.teachers import teachers_like
 from cal_mm.engine.optim_wrappers import amp_variant
+from cal_mm.files import write_atomically
 from cal_mm.models.contribution import ContributionEstimate, HeldOutPosteriors
 from cal_mm.models.encoders.cnn import ConvStack
 from cal_mm.models.losses.distillation import TeacherDistillation
@@ -392,7 +393,7 @@ def time_side_by_side(
 
 def _synchronise(device: str) -> None:
     if device.startswith('cuda'):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 class OperatorCount(TorchDispatchMode):
@@ -575,7 +576,7 @@ def main(args: argparse.Namespace) -> None:
             print(table(parts[-1]), flush=True)
     if args.json:
         results = {'format': 'cal_mm.benchmark_step', 'format_version': 1, **facts, 'parts': parts}
-        Path(args.json).write_text(json.dumps(results, indent=1), encoding='utf-8')
+        write_atomically(args.json, json.dumps(results, indent=1) + '\n')
 
 
 if __name__ == '__main__':

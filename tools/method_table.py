@@ -5,8 +5,8 @@
     python tools/method_table.py --check docs/methods.md  # exit status 1 where it is not up to date
 
 Every file of configs/_base_/methods says what its method is (``method = dict(title=..., ...)``);
-``--costs`` takes what ``tools/benchmark_step.py --methods concat ... --json`` wrote. Without it the
-costs of the page that is there are kept.
+``--costs`` takes what ``tools/benchmark_step.py --methods concat ... --json`` wrote. Costs that it
+does not tell are those of the page that is there: of --out or --check, else of docs/methods.md.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from cal_mm.registry import ADAPTERS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / 'configs/_base_/methods'
+PAGE = ROOT / 'docs/methods.md'
 FACTS = ('title', 'acts_on', 'formula', 'source', 'modalities', 'splits', 'differences')
 
 HEAD = """# Methods
@@ -106,14 +107,12 @@ def _options(cfg: dict[str, Any]) -> list[str]:
     return lines
 
 
-def costs_of(files: list[Path], page: Path | None) -> dict[str, str]:
+def costs_of(files: list[Path], page: Path) -> dict[str, str]:
     """Ratio to ``concat`` by method; those of ``page`` where the files say nothing."""
     found: dict[str, str] = {}
-    if page is not None and page.is_file():
-        for name, cost in re.findall(
-            r'^\| .*? \| `(\w+)` \|.*\| ([^|]*) \|$', page.read_text(), re.M
-        ):
-            found[name] = cost
+    row = r'^\| .*? \| `(\w+)` \|.*\| ([^|]*) \|$'
+    if page.is_file():
+        found.update(re.findall(row, page.read_text(encoding='utf-8'), re.M))
     for path in files:
         for part in json.loads(path.read_text())['parts']:
             if part['setup'] != 'resnet' or next(iter(part['candidates'])) != 'concat':
@@ -167,7 +166,8 @@ def _adapters() -> str:
 
 def main(args: argparse.Namespace) -> None:
     """Print, write or check."""
-    text = page_text(costs_of(args.costs, args.check or args.out))
+    page = args.check or args.out
+    text = page_text(costs_of(args.costs, page if page and page.is_file() else PAGE))
     if args.check:
         if not args.check.is_file() or args.check.read_text() != text:
             raise ValueError(

@@ -20,6 +20,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, TestLoop
 
 from cal_mm.cli import add_config_arguments, run
@@ -243,7 +244,8 @@ def main(args: argparse.Namespace) -> None:
         print(f'tools/test.py: error: {e}', file=sys.stderr)
         sys.exit(2)
     init_distributed(cfg, args.launcher)
-    runner = Runner.from_cfg(_runner_config(args, cfg))
+    cfg = _runner_config(args, cfg)
+    runner = RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
     meta = load_weights(runner.model, args.checkpoint)
     runner.test()
     if is_main_process():

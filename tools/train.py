@@ -11,6 +11,7 @@ import os.path as osp
 import sys
 
 from mmengine.config import Config
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cal_mm import cli, compat
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
     compat.setup()
     compat.init_distributed(cfg, args.launcher)
     os.makedirs(cfg.work_dir, exist_ok=True)
-    runner = Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
     runner.register_hook(CheckpointGuardHook())
     runner.train()
     compat.end_distributed()

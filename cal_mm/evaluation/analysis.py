@@ -80,7 +80,8 @@ def shapley_report(
 
     Returns:
         ``{'accuracy' (points), 'log_likelihood' (nats): {m: {'value', 'error'}}}``, the error being
-        the standard error over the samples.
+        the standard error over the samples. Where orders are drawn (M > 6) also
+        ``'sampling_error'``, the standard error that comes of it.
     """
     plan = coalition_plan(len(modalities))
     prior = log_prior.double()
@@ -99,6 +100,10 @@ def shapley_report(
             m: dict(value=float(p.mean()), error=float(e))
             for m, p, e in zip(modalities, phi, error, strict=True)
         }
+        if plan.pairs is not None:
+            drawn = plan.standard_error(values.mean(dim=1)).tolist()
+            for m, e in zip(modalities, drawn, strict=True):
+                report[name][m]['sampling_error'] = e
     return report
 
 

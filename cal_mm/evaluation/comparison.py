@@ -13,10 +13,13 @@ __all__ = [
     'comparison_table',
     'hit_modalities',
     'same_noise',
+    'seeds_note',
     'standard_error',
 ]
 
 Condition = tuple[str | None, str]
+
+_DATA = ('digest', 'split')
 
 
 def standard_error(accuracy: float, num_samples: int) -> float:
@@ -51,17 +54,18 @@ def check_same_data(
         refused: what results of different data cannot do, such as ``be in one figure``.
 
     Raises:
-        ValueError: labels that do not match the files, or files of different data or splits.
+        ValueError: labels that do not match the files, or files of different data, splits or
+            numbers of samples.
     """
     if len(labels) != len(files):
         raise ValueError(f'{len(labels)} labels for {len(files)} results files')
-    for key in ('digest', 'split'):
-        values = [r['dataset'].get(key) for r in files]
+    facts = {f'dataset {key}': [r['dataset'].get(key) for r in files] for key in _DATA}
+    facts['number of samples'] = [r['num_samples'] for r in files]
+    for what, values in facts.items():
         if len(set(values)) > 1:
             listed = ', '.join(f'{n}: {v}' for n, v in zip(labels, values, strict=True))
             raise ValueError(
-                f'these results are not of the same data, so they cannot {refused}: dataset {key} '
-                f'{listed}'
+                f'these results are not of the same data, so they cannot {refused}: {what} {listed}'
             )
 
 
@@ -114,6 +118,43 @@ def check_same_noise(
                 )
 
 
+def seeds_note(
+    files: Sequence[Mapping[str, Any]], labels: Sequence[str], metric: str | None = None
+) -> str | None:
+    """What to say beside means over the noise seeds, if the files have other seeds for a condition.
+
+    Args:
+        files: as ``load_results`` gives them.
+        labels: one name per file.
+        metric: only rows that have it count; None: all.
+
+    Returns:
+        A line with each file's seeds; None where they are the same.
+    """
+    seeds: dict[tuple, dict[int, set[int | None]]] = {}
+    for i, file in enumerate(files):
+        for row in file['rows']:
+            if metric is None or row['metrics'].get(metric) is not None:
+                key = row['protocol'], row['protocol_version'], row['condition']
+                seeds.setdefault(key, {}).setdefault(i, set()).add(row['seed'])
+    other: dict[int, set[int | None]] = {}
+    for found in seeds.values():
+        if len(set(map(frozenset, found.values()))) > 1:
+            for i, values in found.items():
+                other.setdefault(i, set()).update(values)
+    if not other:
+        return None
+    listed = '; '.join(f'{labels[i]}: {_listed(other[i])}' for i in sorted(other))
+    return f'averaged over different noise seeds: {listed}'
+
+
+def _listed(seeds: Set[int | None]) -> str:
+    known = sorted(s for s in seeds if s is not None)
+    if len(known) > 2 and known[-1] - known[0] == len(known) - 1:
+        return f'{known[0]} to {known[-1]}'
+    return ', '.join(map(str, known)) or 'none'
+
+
 def _check_versions(files: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
     first: dict[Condition, tuple[Any, str]] = {}
     for file, label in zip(files, labels, strict=True):
@@ -135,7 +176,8 @@ def comparison_table(
 ) -> str:
     """Plain-text table of ``metric``; the last column is the last model minus the first.
 
-    Conditions that a file lacks show ``-``. Several noise seeds of a condition are averaged.
+    Conditions that a file lacks show ``-``. Several noise seeds of a condition are averaged; a line
+    under the table says where the files have other seeds.
 
     Args:
         files: as ``load_results`` gives them; the first is the baseline.
@@ -144,8 +186,8 @@ def comparison_table(
         digits: after the decimal point.
 
     Raises:
-        ValueError: fewer than two files, labels that do not match, files of different data, splits
-            or noise, or none has the metric.
+        ValueError: fewer than two files, labels that do not match, files of different data, splits,
+            numbers of samples or noise, or none has the metric.
     """
     if len(files) < 2:
         raise ValueError(f'a comparison needs at least two results files, got {len(files)}')
@@ -165,4 +207,6 @@ def comparison_table(
         first, last = values[0], values[-1]
         gap = '' if first is None or last is None else f'{last - first:+.{digits}f}'
         rows.append([name, *cells, gap])
-    return render(['condition', *labels, f'{labels[-1]} - {labels[0]}'], rows)
+    table = render(['condition', *labels, f'{labels[-1]} - {labels[0]}'], rows)
+    note = seeds_note(files, labels, metric)
+    return f'{table}\n\n{note}' if note else table

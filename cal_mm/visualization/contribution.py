@@ -9,11 +9,19 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cal_mm.evaluation.comparison import check_same_data, check_same_noise
+from cal_mm.evaluation.comparison import check_same_data, check_same_noise, seeds_note
 from cal_mm.evaluation.results import load_results
 from cal_mm.evaluation.severity import Curve
 
-from .panels import common_curves, panel_grid, panel_title, strength_axis, widest_curves
+from .panels import (
+    common_curves,
+    figure_title,
+    legend_below,
+    panel_grid,
+    panel_title,
+    strength_axis,
+    widest_curves,
+)
 from .robustness import model_names
 from .style import _DASHES, _RC, save_figure, series_styles
 
@@ -36,8 +44,9 @@ def draw_contribution(
         title: over the figure.
 
     Raises:
-        ValueError: labels that do not match the files, files of different data, with other noise
-            under one name or without a common corruption, or no W under noise of any scale.
+        ValueError: labels that do not match the files, files of different data or numbers of
+            samples, with other noise under one name or without a common corruption, or no W under
+            noise of any scale.
     """
     labels = list(labels) if labels else model_names(files)
     check_same_data(files, labels, 'be in one figure')
@@ -66,9 +75,9 @@ def draw_contribution(
         top = max(ax.get_ylim()[1] for ax in axes)
         for ax in axes:
             ax.set_ylim(0, top)
-        _legend(figure, styles, labels)
+        _legend(figure, styles, labels, seeds_note(files, labels))
         if title:
-            figure.suptitle(title)
+            figure_title(figure, title)
     return figure
 
 
@@ -116,17 +125,14 @@ def _lines(
             ax.fill_between(xs, low, high, color=style['color'], alpha=0.15, linewidth=0)
 
 
-def _legend(figure: Figure, styles: Mapping[str, Any], labels: Sequence[str]) -> None:
+def _legend(
+    figure: Figure, styles: Mapping[str, Any], labels: Sequence[str], seeds: str | None
+) -> None:
     handles = [Line2D([], [], label=m, **style) for m, style in styles.items()]
     if len(labels) > 1:
         handles += [Line2D([], [], label=name, **_dash(i)) for i, name in enumerate(labels)]
-    figure.legend(
-        handles=handles,
-        loc='outside lower center',
-        ncols=min(6, len(handles)),
-        title='thick: the modality that is hit; band: 95 % bootstrap interval over samples',
-        title_fontsize='small',
-    )
+    note = 'thick: the modality that is hit; band: 95 % bootstrap interval over samples'
+    legend_below(figure, handles, 6, [note, seeds] if seeds else [note])
 
 
 def plot_contribution(

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from .panels import figure_title, legend_below
 from .style import _RC, new_figure, save_figure, series_styles
 
 __all__ = ['draw_history', 'load_history', 'plot_contribution_history']
@@ -74,10 +75,9 @@ def draw_history(rows: Sequence[dict[str, Any]], title: str | None = None) -> Fi
             ax.set(title=label, xlabel='epoch', ylabel=unit)
             ax.xaxis.get_major_locator().set_params(integer=True)
             _limits(ax, key, len(names))
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc='outside lower center', ncols=min(6, len(names)))
+        legend_below(figure, axes[0][0].get_legend_handles_labels()[0], 6)
         if title:
-            figure.suptitle(title)
+            figure_title(figure, title)
     return figure
 
 

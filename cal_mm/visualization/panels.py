@@ -6,17 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from cal_mm.evaluation.severity import Curve, curves_of
 
-from .style import new_figure
+from .style import _RC, new_figure
 
-__all__ = ['common_curves', 'panel_grid', 'panel_title', 'strength_axis', 'widest_curves']
+__all__ = [
+    'common_curves',
+    'figure_title',
+    'legend_below',
+    'panel_grid',
+    'panel_title',
+    'strength_axis',
+    'widest_curves',
+]
 
 _TITLE = 30  # characters on a line, and in small panels:
 _SMALL_TITLE = 24
 _MANY = 12  # panels from which on they are smaller
 _FULL_ROW = 4  # conditions without a scale from which on they get a row of their own
+_POINTS = _RC['font.size']
+_HANDLE = 4  # width of a legend's handle and of the space around it, in font sizes
+_LEGEND = 0.5  # inches that the panels' height leaves for a legend: a line below its title
 
 
 def common_curves(files: Sequence[Mapping[str, Any]]) -> list[dict[tuple, Curve]]:
@@ -97,3 +109,50 @@ def strength_axis(ax: Any, curves: Sequence[Curve]) -> None:
     ticks = [0.0, *sorted({s for c in curves for s in c.strengths})]
     ax.set_xticks(ticks, ['clean' if t == 0 else f'{t:g}' for t in ticks])
     ax.set_xlabel(curves[0].axis)
+
+
+def _wrapped(text: str, size: float, room: float) -> str:
+    """``text`` in lines of at most ``room`` points at the font size ``size``."""
+    width = len(text)
+    while True:
+        lines = [part for n in text.splitlines() for part in textwrap.wrap(n, max(1, width))]
+        widest = max((TextPath((0, 0), n, size=size).get_extents().width for n in lines), default=0)
+        if widest <= room or width <= 1:
+            return '\n'.join(lines)
+        width = min(width - 1, int(width * room / widest))
+
+
+def figure_title(figure: Figure, title: str) -> None:
+    """``title`` over the panels, in as many lines as its length needs."""
+    figure.suptitle(_wrapped(title, 1.2 * _POINTS, 0.95 * 72 * figure.get_figwidth()))
+
+
+def legend_below(
+    figure: Figure, handles: Sequence[Any], most: int, notes: Sequence[str] = ()
+) -> None:
+    """A legend below the panels that is no wider than the figure, which grows if it is high.
+
+    Args:
+        figure: with its panels.
+        handles: artists with labels; a label that is too long is broken into lines.
+        most: columns at most.
+        notes: over the legend, each on lines of its own.
+    """
+    room = 0.95 * 72 * figure.get_figwidth()
+    labels = [_wrapped(h.get_label(), _POINTS, room - _HANDLE * _POINTS) for h in handles]
+    title = '\n'.join(_wrapped(note, 0.833 * _POINTS, room) for note in notes)
+    for columns in range(min(most, len(handles)), 0, -1):
+        legend = figure.legend(
+            handles,
+            labels,
+            loc='outside lower center',
+            ncols=columns,
+            title=title or None,
+            title_fontsize='small',
+        )
+        legend.get_title().set_multialignment('center')
+        box = legend.get_window_extent()
+        if box.width <= room / 72 * figure.dpi or columns == 1:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + max(0.0, box.height / figure.dpi - _LEGEND))

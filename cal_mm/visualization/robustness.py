@@ -8,11 +8,19 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from cal_mm.evaluation.comparison import check_same_data, check_same_noise
+from cal_mm.evaluation.comparison import check_same_data, check_same_noise, seeds_note
 from cal_mm.evaluation.results import load_results
 from cal_mm.evaluation.severity import Curve
 
-from .panels import common_curves, panel_grid, panel_title, strength_axis, widest_curves
+from .panels import (
+    common_curves,
+    figure_title,
+    legend_below,
+    panel_grid,
+    panel_title,
+    strength_axis,
+    widest_curves,
+)
 from .style import _RC, save_figure, series_styles
 
 __all__ = ['BANDS', 'draw_robustness', 'model_names', 'plot_robustness']
@@ -92,10 +100,10 @@ def draw_robustness(
 ) -> Figure:
     """A panel per corruption and modality, a line per model; strength 0 is clean.
 
-    The line is the mean over the noise seeds. The band is the bootstrap interval of the file's
-    summary, or with ``band='seeds'``, and where there is none, one standard deviation over the
-    noise seeds. Conditions without a scale (missing, physical
-    values) share a last panel of their own.
+    The line is the mean over the noise seeds; where the files have other seeds, the legend says so.
+    The band is the bootstrap interval of the file's summary, or with ``band='seeds'``, and where
+    there is none, one standard deviation over the noise seeds. Conditions without a scale (missing,
+    physical values) share a last panel of their own.
 
     Args:
         files: results as ``load_results`` gives them.
@@ -106,8 +114,8 @@ def draw_robustness(
 
     Raises:
         ValueError: another band, labels that do not match the files, files of different data or
-            with other noise under one name, several files without a common corruption, or no
-            condition but clean.
+            numbers of samples or with other noise under one name, several files without a common
+            corruption, or no condition but clean.
     """
     if band not in BANDS:
         raise ValueError(f'band must be one of {", ".join(BANDS)}, got {band!r}')
@@ -137,9 +145,12 @@ def draw_robustness(
         for ax in drawn:
             if ax.get_gid() == 'first of a row' or ax is last:
                 ax.set_ylabel(_axis_label(metric))
-        _legend(figure, labels, sorted({b for f in found for b in f.bands}))
+        bands = sorted({b for f in found for b in f.bands})
+        notes = [f'band: {" or ".join(bands)}'] if bands else []
+        seeds = seeds_note(files, labels, metric)
+        _legend(figure, labels, [*notes, seeds] if seeds else notes)
         if title:
-            figure.suptitle(title)
+            figure_title(figure, title)
     return figure
 
 
@@ -209,20 +220,13 @@ def _axis_label(metric: str) -> str:
     return names.get(metric, metric)
 
 
-def _legend(figure: Figure, labels: Sequence[str], bands: Sequence[str]) -> None:
+def _legend(figure: Figure, labels: Sequence[str], notes: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], label=name, **s) for name, s in zip(labels, series_styles(), strict=False)
     ]
-    title = f'band: {" or ".join(bands)}' if bands else None
-    figure.legend(
-        handles=handles,
-        loc='outside lower center',
-        ncols=min(4, len(labels)),
-        title=title,
-        title_fontsize='small',
-    )
+    legend_below(figure, handles, 4, notes)
 
 
 def plot_robustness(

@@ -7,7 +7,7 @@ import pytest
 from test_results_files import make_results, make_row
 
 from cal_mm.evaluation import comparison_table, save_results, standard_error
-from cal_mm.evaluation.comparison import same_noise
+from cal_mm.evaluation.comparison import same_noise, seeds_note
 from cal_mm.visualization.robustness import draw_robustness
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,22 @@ def test_means_over_seeds_and_gap_to_the_first():
     assert table[0] == ['condition', 'one', 'two', 'two', '-', 'one']
     assert table[2] == ['clean', '80.00', '81.50', '+1.50']
     assert table[3] == ['noise', '52.00', '60.00', '+8.00']
+    assert ' '.join(table[5]) == 'averaged over different noise seeds: one: 0, 1; two: 0'
+
+
+def test_seeds_note():
+    def seeded(*seeds, metric=1.0):
+        return file(make_row(), *(make_row('noise', 'noise', s, metric) for s in seeds))
+
+    five, same, none = seeded(*range(5)), seeded(*range(5)), file(make_row())
+    assert seeds_note([five, same, none], 'abc') is None
+    assert seeds_note([five, none, seeded(5, 7)], 'abc').endswith('seeds: a: 0 to 4; c: 5, 7')
+    assert seeds_note([five, seeded(0)], 'aa').endswith('seeds: a: 0 to 4; a: 0')
+    lacking = seeded(*range(5))
+    lacking['rows'][1]['metrics'] = {'accuracy/top1': None}
+    assert seeds_note([five, lacking], 'ab') is None
+    note = seeds_note([five, lacking], 'ab', 'accuracy/top1')
+    assert note.endswith('a: 0 to 4; b: 1 to 4')
 
 
 def test_condition_that_one_file_lacks():
@@ -50,6 +66,9 @@ def test_refuses_what_cannot_be_compared():
         comparison_table([one, other], ['one', 'two'])
     with pytest.raises(ValueError, match='not of the same data'):
         comparison_table([one, file(make_row(), split='val')], ['one', 'two'])
+    part = {**file(make_row()), 'num_samples': 2}
+    with pytest.raises(ValueError, match='number of samples one: 5, part: 2'):
+        comparison_table([one, part], ['one', 'part'])
     with pytest.raises(ValueError, match='3 labels for 2'):
         comparison_table([one, one], ['one', 'two', 'three'])
     with pytest.raises(ValueError, match='at least two'):

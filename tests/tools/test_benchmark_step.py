@@ -20,7 +20,7 @@ def tool():
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    path = tmp_path_factory.mktemp('benchmark') / 'step.json'
+    path = tmp_path_factory.mktemp('benchmark') / 'a folder to be made' / 'step.json'
     code, out, err = call('benchmark_step', *FAST, '--json', path)
     assert code == 0, err
     return json.loads(path.read_text()), out
@@ -121,6 +121,14 @@ def test_candidates_take_turns(tool):
     assert ''.join(n for n, _ in order) == 'abc' + 'bca' + 'cab'
     assert [b for _, b in order] == ['x'] * 3 + ['y'] * 3 + ['x'] * 3
     assert {n: len(s) for n, s in seconds.items()} == dict(a=2, b=2, c=2)
+
+
+def test_the_device_that_is_timed_is_waited_for(tool, monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda device=None: waited.append(device))
+    args = argparse.Namespace(warmup=0, steps=1, device='cuda:1', clock='wall')
+    tool.time_side_by_side({'a': lambda number, batch: None}, ['x'], args)
+    assert waited == ['cuda:1'] * 2
 
 
 @pytest.mark.parametrize(

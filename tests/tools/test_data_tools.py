@@ -191,12 +191,12 @@ def test_benchmark_table(tmp_path: Path) -> None:
     root = f'train_dataloader.dataset.data_root={tmp_path / "data"}'
     code, out, err = call(
         'benchmark_data', 'configs/concat/synthetic_mlp_concat_concat.py', '--num', 20,
-        '--clock', 'cpu', '--repeats', 2, '--step-time', 0.5, '--out', tmp_path / 'b.json',
+        '--clock', 'cpu', '--repeats', 2, '--step-time', 0.5, '--out', tmp_path / 'new' / 'b.json',
         '--cfg-options', root,
     )  # fmt: skip
     assert code == 0, err
     assert 'synthetic' in out
-    (row,) = json.loads((tmp_path / 'b.json').read_text())
+    (row,) = json.loads((tmp_path / 'new' / 'b.json').read_text())
     assert row['samples'] == 20
     expected = row['loader_per_second'] * 0.5 / row['batch_size']
     assert row['step_share'] == pytest.approx(expected)

@@ -1,9 +1,11 @@
-"""tools/list_components.py and tools/print_config.py."""
+"""tools/list_components.py, tools/print_config.py, tools/method_table.py; whose Runner is built."""
 
 import json
 
 import pytest
 from cli_runner import ROOT, call, load_tool
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from cal_mm.config import load_config
 from cal_mm.registry import all_registries
@@ -118,3 +120,29 @@ def test_printing_a_wrong_config():
     code, _, err = call('print_config', 'nothing.py')
     assert code == 1
     assert "no config file at 'nothing.py'" in err
+
+
+def test_the_page_of_the_methods_keeps_its_costs(tmp_path):
+    page = (ROOT / 'docs/methods.md').read_text(encoding='utf-8')
+    code, out, err = call('method_table')
+    assert (code, out, err) == (0, f'{page}\n', '')
+    code, _, err = call('method_table', '--out', tmp_path / 'new.md')
+    assert (code, err) == (0, '')
+    assert (tmp_path / 'new.md').read_text(encoding='utf-8') == page
+
+
+def test_a_runner_of_ones_own(tmp_path, monkeypatch):
+    class OwnRunner(Runner):
+        @classmethod
+        def from_cfg(cls, cfg):
+            raise ValueError(f'built by {cls.__name__} in {cfg.work_dir}')
+
+    monkeypatch.setitem(RUNNERS.module_dict, 'OwnRunner', OwnRunner)
+    (tmp_path / 'e.pth').touch()
+    config = ROOT / 'configs/concat/synthetic_mlp_concat_concat.py'
+    for tool, files in (('train', [config]), ('test', [config, tmp_path / 'e.pth'])):
+        common = [*files, '--work-dir', tmp_path, '--cfg-options']
+        code, _, err = call(tool, *common, 'runner_type=OwnRunner')
+        assert (code, f'built by OwnRunner in {tmp_path}' in err) == (1, True), err
+        code, _, err = call(tool, *common, 'runner_type=OwnRuner')
+        assert (code, 'OwnRuner is not in the' in err) == (1, True), err

@@ -79,6 +79,10 @@ def test_files_that_have_nothing_in_common():
     other['dataset']['digest'] = '9'
     with pytest.raises(ValueError, match=r'not of the same data.*digest one: 0, two: 9'):
         draw_robustness([model(), other])
+    part = {**model('part'), 'num_samples': 7}
+    for draw in (draw_robustness, draw_contribution):
+        with pytest.raises(ValueError, match=r'number of samples one: 20, part: 7'):
+            draw([{**model(), 'num_samples': 20}, part])
     with pytest.raises(ValueError, match=r"'f1'.*metrics of these files: accuracy/top1"):
         draw_robustness([model()], metric='f1')
 
@@ -114,6 +118,29 @@ def test_forty_panels_do_not_overlap():
     boxes = [ax.get_tightbbox() for ax in figure.axes]
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+MANY = [f'model number {i}' for i in 'abcde']
+LONG = ['synthetic_mlp_concat_concat', 'digits_av_small_concat_cal_noise (the_second_of_the_runs)']
+
+
+@pytest.mark.parametrize('draw', [draw_robustness, draw_contribution])
+@pytest.mark.parametrize('labels', [['concat', 'CAL'], LONG, MANY])
+def test_nothing_is_cut_off(draw, labels):
+    seeds = [(0, 1)] + [(0,)] * (len(labels) - 1)
+    files = [model(seeds=s) for s in seeds]
+    figure = draw(files, labels, title='What noise on one modality does to models of the digits')
+    figure.draw_without_rendering()
+    (legend,), (ax,) = figure.legends, figure.axes
+    for artist in (legend, legend.get_title(), *legend.get_texts(), figure.texts[0]):
+        box = artist.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+    assert not legend.get_window_extent().overlaps(ax.get_tightbbox())
+    assert ax.bbox.height > 0.5 * figure.dpi
+    texts = [t.get_text().replace('\n', ' ') for t in legend.get_texts()]
+    assert texts[-len(labels) :] == labels
+    assert 'over different noise seeds:' in legend.get_title().get_text().replace('\n', ' ')
 
 
 def test_contribution_lines():
