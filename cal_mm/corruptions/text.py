@@ -45,7 +45,7 @@ def typos(text: str, ratio: float, rng: np.random.Generator) -> str:
     """``text`` with a typing error at each letter with probability ``ratio``.
 
     Errors are drawn evenly: the key beside it, the letter left out, doubled, or exchanged with the
-    next one.
+    next one. At a word's end, where no letter follows, an exchange leaves the letter out.
     """
     out: list[str] = []
     letters = list(text)

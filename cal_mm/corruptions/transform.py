@@ -25,7 +25,9 @@ class CorruptSample:
         corruptions: configs for ``CORRUPTIONS``, each with ``modality``.
         probability: share of the samples that are hit.
         choose: 'one' corruption drawn at random, or 'all' in their order, each with its own
-            ``probability``; those of one ``event`` share the draw.
+            ``probability``; those of one ``event`` share the draw. Where the dataset does not read
+            the modality of the one that was drawn, nothing happens: every modality is hit as often
+            alone as beside the others.
         severities: drawn from, evenly, where a config names no strength.
 
     Raises:
@@ -90,9 +92,10 @@ class CorruptSample:
         rng = results['rng']
         if rng.random() >= self.probability:
             return results
-        chosen = [v for v in self.versions if v[0].modality in self.modalities]
+        chosen = self.versions
         if self.choose == 'one':
             chosen = [chosen[int(rng.integers(len(chosen)))]]
+        chosen = [v for v in chosen if v[0].modality in self.modalities]
         events: dict[str, float] = {}
         for versions in chosen:
             corruption = versions[int(rng.integers(len(versions)))]

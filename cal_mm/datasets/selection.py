@@ -38,8 +38,9 @@ def stratified_subsample(
 ) -> np.ndarray:
     """Rows of a subsample with the classes' shares, in their old order.
 
-    Each class keeps the samples with the lowest seeded numbers, so within a class a smaller
-    subsample is contained in a larger one of the same seed.
+    Each class keeps the samples with the lowest seeded numbers: of two subsamples of one seed, the
+    one with fewer samples of a class has no others of it. That need not be the smaller subsample:
+    by the rounding of the shares a class can lose a sample as ``num_samples`` rises.
 
     Args:
         labels: int [N].

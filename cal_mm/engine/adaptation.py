@@ -2,10 +2,11 @@
 
 Every condition starts again from the checkpoint's weights. A batch is predicted with what the
 batches before it taught, then it teaches: so the figures depend on the order and the size of the
-batches, which is part of these methods.
+batches, which is part of these methods. Both methods take a batch for a sample of the whole split:
+its classes must be mixed, or the batch tells which class is in it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -120,7 +121,9 @@ class Adapter:
 class Tent(Adapter):
     """Scale and shift of the normalisation layers: they follow the entropy of the predictions.
 
-    BatchNorm uses the test batch's statistics meanwhile. Frozen encoders stay as they are.
+    BatchNorm uses the test batch's statistics meanwhile, which are the split's only where a batch
+    mixes the classes: the split goes through shuffled, in the same order under every condition. A
+    single row has no statistics and gets those of training. Frozen encoders stay as they are.
 
     Source: Wang et al., "Tent: Fully Test-Time Adaptation by Entropy Minimization", ICLR 2021
     (arXiv 2006.10726).
@@ -133,7 +136,7 @@ class Tent(Adapter):
                 yield module, ('weight', 'bias')
 
     def start(self, model: Any) -> None:
-        """Also: BatchNorm of parts that learn takes the batch's statistics."""
+        """Also: BatchNorm of parts that learn takes the statistics of the batch."""
         super().start(model)
         moving = {id(p) for group in self._optimizer.param_groups for p in group['params']}  # type: ignore[union-attr]
         self._norms = [
@@ -142,11 +145,16 @@ class Tent(Adapter):
             if isinstance(module, _BatchNorm) and id(module.weight) in moving
         ]
         for module, *_ in self._norms:
-            module.running_mean = module.running_var = None
             module.track_running_stats = False
+        self._hooks = [
+            module.register_forward_pre_hook(_batch_statistics(mean, var))
+            for module, mean, var, _ in self._norms
+        ]
 
     def stop(self, model: Any) -> None:
         """See the base."""
+        for hook in self._hooks:
+            hook.remove()
         for module, mean, var, track in self._norms:
             module.running_mean, module.running_var = mean, var
             module.track_running_stats = track
@@ -157,9 +165,23 @@ class Tent(Adapter):
         return prediction_entropy(logits)
 
 
+def _batch_statistics(
+    mean: Tensor | None, var: Tensor | None
+) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """Hook before a BatchNorm's forward: ``mean`` and ``var`` for one row, else the batch's own."""
+
+    def choose(module: Any, inputs: tuple[Any, ...]) -> None:
+        kept = (mean, var) if len(inputs[0]) == 1 else (None, None)
+        module.running_mean, module.running_var = kept
+
+    return choose
+
+
 @ADAPTERS.register_module()
 class READ(Adapter):
     """Query, key and value maps of the fusion's attention: they follow confidence and balance.
+
+    Balance is that of a batch: the split goes through shuffled, as for Tent.
 
     Source: Yang et al., "Test-time Adaptation against Multi-modal Reliability Bias", ICLR 2024.
     """

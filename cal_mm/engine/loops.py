@@ -12,7 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop
 from mmengine.runner.amp import autocast
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
 from cal_mm.corruptions import CLEAN, Condition, CorruptedDataset
 from cal_mm.corruptions.adversarial_attack import act
@@ -68,7 +68,9 @@ class RobustnessTestLoop(TestLoop):
         protocol: name of a noise protocol.
         seeds: number of noise seeds; None: the protocol's own, 1 for attacks.
         adaptation: config of a test-time adapter (``dict(type='Tent')``); every condition starts
-            again from the checkpoint, and a batch is predicted before it teaches.
+            again from the checkpoint, and a batch is predicted before it teaches. The samples come
+            shuffled, in the same order under every condition and in ``predictions``; a loader
+            already built has to do so itself, and one that does not is warned about.
         feature_cache: folder that keeps the features of frozen encoders for later runs, by encoder
             and by the exact value; several processes may use it at once. None: nothing is kept.
         feature_cache_bytes: of the files that it keeps there, at most; those that were not used
@@ -119,8 +121,16 @@ class RobustnessTestLoop(TestLoop):
             kept = KeptItems(dataset) if self.conditions else dataset
             self._switch = CorruptedDataset(kept, self.conditions)
             dataloader = dict(dataloader, dataset=self._switch)
+            if adaptation is not None:
+                dataloader['sampler'] = dict(type='DefaultSampler', shuffle=True, seed=0)
             if dataloader.get('num_workers'):
                 dataloader.setdefault('persistent_workers', True)
+        elif adaptation is not None and _in_order(dataloader):
+            runner.logger.warning(
+                f'{adaptation.get("type")} learns from batches in the order of the dataset: where '
+                f'its classes come one after another, a batch does not stand for the split. Give '
+                f'the config of the dataloader, or a loader that shuffles with a fixed seed'
+            )
         super().__init__(runner, dataloader, evaluator, fp16)
         self._adapter: Adapter | None = None if adaptation is None else ADAPTERS.build(adaptation)
         self.rows: list[dict[str, Any]] = []
@@ -266,6 +276,12 @@ class RobustnessTestLoop(TestLoop):
             row['per_class'] = _per_class(metric, predictions)
         self.rows.append(row)
         self.predictions.append(predictions)
+
+
+def _in_order(loader: Any) -> bool:
+    """Whether the loader goes through its dataset from the first sample to the last."""
+    sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
+    return isinstance(sampler, SequentialSampler) or getattr(sampler, 'shuffle', None) is False
 
 
 def _is_weight(key: str) -> bool:

@@ -36,7 +36,7 @@ UNITS = {
 
 
 class Predictions:
-    """Predictions of a whole split, sample by sample, in the order of the dataset.
+    """Predictions of a whole split, sample by sample, in the order in which they were scored.
 
     Attributes:
         sample_ids: N names ('' where the samples have none).

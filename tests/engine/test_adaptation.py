@@ -1,14 +1,20 @@
 """Test-time adaptation: the losses by hand, what moves, and that everything comes back."""
 
 import math
+import time
 
 import pytest
 import torch
-from builders import CLASSES, batch, build
+from builders import CLASSES, DIMS, batch, build, model_config, samples
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from cal_mm.engine.adaptation import READ, Tent, confidence_loss, prediction_entropy
-from cal_mm.registry import ADAPTERS
+from cal_mm.engine.loops import RobustnessTestLoop
+from cal_mm.registry import ADAPTERS, DATASETS
 
 ATTENTION = dict(fusion=dict(type='AttentionFusion', embed_dims=8, num_heads=2))
 
@@ -82,6 +88,110 @@ def test_tent_uses_the_statistics_of_the_batch_and_gives_back_the_old_ones():
     tent.stop(model)
     assert norm.track_running_stats
     assert torch.equal(old, model.prediction_logits(**model.data_preprocessor(data, False)))
+
+
+def test_a_single_row_gets_the_statistics_of_training():
+    model = build().eval()
+    model.encoders['a'] = WithBatchNorm().eval()
+    norm = model.encoders['a'].net[1]
+    norm.running_mean.fill_(0.3)
+
+    def logits(n):
+        with torch.no_grad():
+            return model.prediction_logits(**model.data_preprocessor(batch(n), False))
+
+    alone, several = logits(1), logits(8)
+    tent = Tent(lr=1e-2)
+    for _ in range(2):  # a condition leaves nothing for the next
+        tent.start(model)
+        assert torch.equal(logits(1), alone)
+        assert float((logits(8) - several).abs().max()) > 1e-2
+        assert torch.equal(logits(1), alone)
+        tent.learn(model, batch(1))
+        tent.stop(model)
+        assert torch.equal(logits(8), several)
+    assert not norm._forward_pre_hooks
+
+
+@DATASETS.register_module()
+class ByClass(Dataset):
+    """33 samples, one class after another; batches of 8 leave one."""
+
+    metainfo = dict(  # noqa: RUF012
+        modalities={m: {'kind': 'features'} for m in DIMS}, classes=('x', 'y', 'z')
+    )
+
+    def __init__(self):
+        self.items = sorted(samples(33), key=lambda s: int(s['data_samples'].gt_label))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+ENCODERS = {
+    m: dict(type='MLPEncoder', in_channels=d, hidden_channels=[12], out_channels=10, norm='batch')
+    for m, d in DIMS.items()
+}
+TENT = dict(type='Tent', lr=1e-2)
+
+
+@pytest.fixture
+def runner(tmp_path):
+    cfg = dict(
+        default_scope='cal_mm',
+        model=model_config(encoders=ENCODERS),
+        work_dir=str(tmp_path),
+        experiment_name=f'adapt_{time.monotonic_ns()}',
+        randomness=dict(seed=3),
+        test_dataloader=dict(
+            batch_size=8,
+            num_workers=0,
+            dataset=dict(type='ByClass'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='pseudo_collate'),
+        ),
+        test_evaluator=dict(type='MultiModalMetric'),
+        test_cfg=dict(type='RobustnessTestLoop', attacks=['gaussian:3@a', 'fgsm:3@b']),
+    )
+    return Runner.from_cfg(Config(cfg))
+
+
+def test_adapted_samples_come_shuffled_in_the_same_order_under_every_condition(runner):
+    runner._test_loop = dict(runner._test_loop, adaptation=TENT)
+    runner.test()
+    orders = [p.sample_ids for p in runner.test_loop.predictions]
+    stored = [s['data_samples'].sample_id for s in ByClass().items]
+    mixed = torch.randperm(33, generator=torch.Generator().manual_seed(0)).tolist()
+    assert orders == [[stored[i] for i in mixed]] * 3
+    assert runner.test_loop.predictions[0].labels[:8].unique().numel() == CLASSES
+    assert [r['num_samples'] for r in runner.test_loop.rows] == [33] * 3
+
+
+def test_samples_come_as_they_are_stored_without_an_adapter(runner):
+    runner.test()
+    stored = [s['data_samples'].sample_id for s in ByClass().items]
+    assert [p.sample_ids for p in runner.test_loop.predictions] == [stored] * 3
+
+
+@pytest.mark.parametrize('how', ['plain', 'sampler', 'batch_sampler', 'shuffled'])
+def test_a_built_loader_in_the_order_of_the_dataset_is_warned_about(runner, monkeypatch, how):
+    data = ByClass()
+    sampler = DefaultSampler(data, shuffle=how == 'shuffled', seed=0)
+    options = dict(
+        plain=dict(batch_size=8),
+        batch_sampler=dict(batch_sampler=BatchSampler(sampler, 8, drop_last=False)),
+    ).get(how, dict(batch_size=8, sampler=sampler))
+    loader = DataLoader(data, collate_fn=pseudo_collate, **options)
+    told = []
+    monkeypatch.setattr(runner.logger, 'warning', told.append)
+    RobustnessTestLoop(runner, loader, dict(type='MultiModalMetric'))
+    assert told == []
+    RobustnessTestLoop(runner, loader, dict(type='MultiModalMetric'), adaptation=TENT)
+    assert len(told) == (how != 'shuffled')
+    assert all('Tent learns from batches in the order' in text for text in told)
 
 
 def test_labels_do_not_matter():

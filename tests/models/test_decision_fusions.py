@@ -14,6 +14,7 @@ from cal_mm.models.fusions.evidential import (
     opinion,
 )
 from cal_mm.models.fusions.pdf import relative_calibration
+from cal_mm.models.modes import differentiable
 from cal_mm.registry import FUSIONS
 
 B, C = 5, 4
@@ -153,6 +154,30 @@ def test_pdf_confidence_learns_on_detached_features_and_fused_logits_leave_it_al
     assert all(g is None for g in grads[len(nets) :])
 
 
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [('PDFFusion', {}), ('PDFFusion', dict(activation='relu')), ('QMFFusion', dict(detach=True))],
+)
+def test_attacks_have_the_gradient_that_training_leaves_out(name, options):
+    """Against differences, with modalities that are absent; what training sees stays cut."""
+    fusion, z = build(name, THREE, **options).eval(), features(THREE, scale=3.0)
+    present = torch.ones(B, 3, dtype=torch.bool)
+    present[1, 0] = present[2, 1:] = present[3] = False
+    points = [v.requires_grad_() for v in z.values()]
+
+    def logits(*values):
+        return fusion(dict(zip(THREE, values, strict=True)), present)
+
+    def gradients():
+        return torch.autograd.grad(logits(*points).square().sum(), points)
+
+    cut = gradients()
+    with differentiable(fusion):
+        assert torch.autograd.gradcheck(logits, points)
+        assert not all(map(torch.equal, gradients(), cut))
+    assert all(map(torch.equal, gradients(), cut))
+
+
 def test_pdf_extremes_are_finite():
     """Certain of everything, certain of nothing, flat predictions."""
     fusion, z = build('PDFFusion').eval(), features()
@@ -166,6 +191,10 @@ def test_pdf_extremes_are_finite():
         assert logits.isfinite().all()
         half = torch.full_like(details['weights'], 0.5)
         torch.testing.assert_close(details['weights'], half, rtol=0, atol=1e-3)
+        points = [v.requires_grad_() for v in z.values()]
+        with differentiable(fusion):
+            out = fusion(dict(zip(WIDTHS, points, strict=True))).sum()
+            assert all(g.isfinite().all() for g in torch.autograd.grad(out, points))
 
 
 def test_relative_calibration_with_absent_modalities():

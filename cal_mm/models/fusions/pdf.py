@@ -1,6 +1,7 @@
 """PDF's fusion: decisions weighted by predicted confidences."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,9 @@ class PDFFusion(DecisionFusion):
     p_m = sigmoid(ConfidNet(z_m)) on detached features predicts the probability of the true class;
     holo_m is the others' share of the doubt (:func:`co_belief`). In training k_m = 1; in evaluation
     :func:`relative_calibration` lowers it where the modality's distribution is flatter than the
-    others'. The fused logits have no gradient in w. For more than two modalities the sums and the
-    mean over the others are ours.
+    others'. The fused logits have no gradient in w, and p_m none in z_m, unless an attack asks for
+    them (``differentiable``). For more than two modalities the sums and the mean over the others
+    are ours.
 
     Source: PDF, Cao et al., "Predictive Dynamic Fusion", ICML 2024 (arXiv 2406.04802). Its loss is
     ``FusedCrossEntropy`` + ``UnimodalCrossEntropy`` + ``TrueClassConfidence``, which reads
@@ -93,13 +95,17 @@ class PDFFusion(DecisionFusion):
         if activation not in ('none', 'relu'):
             raise ValueError(f"PDFFusion: activation must be 'none' or 'relu', got {activation!r}")
         self.calibrate = calibrate
+        #: set by ``differentiable``: gradients go through p_m and w
+        self.passes_gradient = False
         with isolated_rng('PDFFusion'):
             self.confid_nets = nn.ModuleDict(
                 {m: _confid_net(d, activation) for m, d in self.in_channels.items()}
             )
 
     def _log_confidence(self, z: dict[str, Tensor]) -> Tensor:
-        scores = [self.confid_nets[m](z[m].detach()) for m in self.modalities]
+        if not self.passes_gradient:
+            z = {m: v.detach() for m, v in z.items()}
+        scores = [self.confid_nets[m](z[m]) for m in self.modalities]
         return functional.logsigmoid(at_least_float32(torch.cat(scores, dim=1)))
 
     def fuse_with_details(
@@ -107,7 +113,7 @@ class PDFFusion(DecisionFusion):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits [B, C], zeros where nothing is present; ``confidence`` and ``weights`` [B, M]."""
         logits, log_confidence = self.decisions(z), self._log_confidence(z)
-        with torch.no_grad():
+        with nullcontext() if self.passes_gradient else torch.no_grad():
             belief = co_belief(log_confidence, present)
             if self.calibrate and not self.training:
                 belief = belief * relative_calibration(distribution_uniformity(logits), present)

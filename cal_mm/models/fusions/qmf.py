@@ -30,7 +30,8 @@ class QMFFusion(DecisionFusion):
         in_channels: width D_m by modality name.
         num_classes: C.
         scale: of the confidences, > 0.
-        detach: stop the gradient of the fused logits in the confidences.
+        detach: stop the gradient of the fused logits in the confidences (not that of an attack, see
+            ``differentiable``).
         hidden_channels: width of a hidden layer with ReLU in every head; None: linear heads.
         dropout: probability in [0, 1) after the hidden layers.
 
@@ -52,6 +53,8 @@ class QMFFusion(DecisionFusion):
             raise ValueError(f'QMFFusion: scale must be positive, got {scale}')
         self.scale = scale
         self.detach = detach
+        #: set by ``differentiable``: ``detach`` does not count
+        self.passes_gradient = False
 
     def fuse_with_details(
         self, z: dict[str, Tensor], present: Tensor
@@ -60,5 +63,6 @@ class QMFFusion(DecisionFusion):
         logits = self.decisions(z)
         confidence = energy_confidence(logits, self.scale)
         confidence = torch.where(present, confidence, torch.zeros_like(confidence))
-        weights = confidence.detach() if self.detach else confidence
+        cut = self.detach and not self.passes_gradient
+        weights = confidence.detach() if cut else confidence
         return (weights.unsqueeze(-1) * logits).sum(dim=1), {'confidence': confidence}
