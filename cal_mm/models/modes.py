@@ -22,8 +22,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def differentiable(module: nn.Module) -> Iterator[None]:
-    """Frozen encoders inside ``module`` hand gradients on to their input, though they learn nothing;
-    fusions that cut a gradient in training let it through.
+    """Frozen encoders inside ``module`` hand gradients on to their input, but learn nothing.
+
+    Fusions that cut a gradient in training let it through.
     """
     parts = [m for m in module.modules() if getattr(m, 'passes_gradient', None) is False]
     try:
