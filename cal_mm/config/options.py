@@ -45,6 +45,8 @@ def parse_option(text: str) -> tuple[str, Any]:
 def apply_option(cfg: Config, key: str, value: Any, checker: Checker) -> None:
     """Set the dotted path ``key`` of ``cfg`` to ``value``.
 
+    A dictionary is merged into the one that is there; one with a ``type`` replaces a name.
+
     Args:
         cfg: changed in place.
         key: a path that exists, or that adds an argument which the component there takes.
@@ -55,7 +57,9 @@ def apply_option(cfg: Config, key: str, value: Any, checker: Checker) -> None:
         ConfigError: the path leads nowhere; names the part that is wrong and the nearest key.
     """
     parts = key.split('.')
-    _check_path(cfg._cfg_dict, key, parts, checker)
+    present = _check_path(cfg._cfg_dict, key, parts, checker)
+    if isinstance(present, str) and isinstance(value, Mapping) and 'type' in value:
+        value = {**value, '_delete_': True}
     if parts[0] not in runner_keys():
         print(
             f'--cfg-options {key}: {parts[0]!r} is a variable of the config file; what the file '
@@ -68,7 +72,8 @@ def apply_option(cfg: Config, key: str, value: Any, checker: Checker) -> None:
         raise ConfigError(f'--cfg-options {key}: cannot be set to {value!r}: {e}') from e
 
 
-def _check_path(top: Mapping, key: str, parts: list[str], checker: Checker) -> None:
+def _check_path(top: Mapping, key: str, parts: list[str], checker: Checker) -> Any:
+    """The value that is there now; None for an argument that is added."""
     node: Any = top
     where: Where = ()
     for i, part in enumerate(parts):
@@ -76,7 +81,7 @@ def _check_path(top: Mapping, key: str, parts: list[str], checker: Checker) -> N
         if isinstance(node, Mapping):
             if part not in node:
                 _check_addition(node, where, part, key, checker, bool(parts[i + 1 :]))
-                return
+                return None
             node, where = node[part], (*where, part)
         elif isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
@@ -94,6 +99,7 @@ def _check_path(top: Mapping, key: str, parts: list[str], checker: Checker) -> N
             raise ConfigError(
                 f'--cfg-options {key}: {place} is {node!r}, there is no {part!r} inside it'
             )
+    return node
 
 
 def _check_addition(

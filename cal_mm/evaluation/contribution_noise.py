@@ -107,7 +107,10 @@ def contribution_under_noise(
 
 
 def _hit(strengths: Sequence[float], weights: np.ndarray, scaled: bool) -> dict[str, Any]:
-    """``weights`` [L + 1, N] of a modality that is hit."""
+    """``weights`` [L + 1, N] of a modality that is hit; samples without it (W 0) do not count."""
+    weights = weights[:, weights[0] > 0]
+    if not weights.size:
+        return {'spearman': None, 'falls': [None] * (len(strengths) - 1)}
     correlation = rank_correlation(strengths, weights.T) if scaled else None
     return {
         'spearman': None if correlation is None else round(correlation, _DIGITS),

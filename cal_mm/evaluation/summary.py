@@ -89,6 +89,15 @@ def _condition(rows: Sequence[Row], clean: float | None) -> dict[str, Any]:
     }
 
 
+def _without_any(predictions: Predictions) -> int | None:
+    """Samples that have no modality (W is 0 for all), the most of a noise seed; None without W."""
+    weights = [None if p is None else p.get('contribution') for p in predictions]
+    known = [np.asarray(w) for w in weights if w is not None]
+    if len(known) < len(weights):
+        return None
+    return max(int((w == 0).all(axis=1).sum()) for w in known)
+
+
 def _add_intervals(
     conditions: Sequence[dict],
     groups: Sequence[Sequence[int]],
@@ -212,6 +221,8 @@ def summarise(
     start = None if clean is None else rows[clean]['metrics'].get(_ACCURACY)
     groups = condition_groups(rows)
     conditions = [_condition([rows[i] for i in numbers], start) for numbers in groups]
+    for condition, numbers in zip(conditions, groups, strict=True):
+        condition['no_modality'] = _without_any([known[i] for i in numbers])
     measured = any(p is not None for p in known)
     named = [p['groups'] for p in known if p is not None and p.get('groups') is not None]
     together = group_numbers(named[0].tolist()) if named else None

@@ -143,7 +143,9 @@ def curves_table(summary: Mapping[str, Any]) -> str:
             line += [_number(error.get('ce'), 1), _number(error.get('relative_ce'), 1)]
         if weights:
             hit = weights.get(_key(curve), {}).get('hit', {})
-            line.append(_per_modality({m: 100 * h['falls'][-1] for m, h in hit.items()}, 0))
+            last = {m: h['falls'][-1] for m, h in hit.items()}
+            percent = {m: None if share is None else 100 * share for m, share in last.items()}
+            line.append(_per_modality(percent, 0))
             line.append(_per_modality({m: h['spearman'] for m, h in hit.items()}, 2))
         lines.append(line)
     return render(header, lines)
@@ -175,9 +177,12 @@ def _strengths(curve: Mapping[str, Any]) -> str:
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What the columns of :func:`curves_table` are, and the figures over all corruptions."""
+    """What the columns of :func:`curves_table` are, the figures over all corruptions, and how many
+    samples have no modality left.
+    """
+    nothing = _nothing_left(summary)
     if not summary['curves']:
-        return []
+        return nothing
     lines = [
         'area: accuracy over the strength, clean included, averaged; relative: accuracy / clean '
         f'accuracy, {_number(summary["relative_robustness"], 3)} on average'
@@ -194,7 +199,21 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         )
     if summary['contribution']:
         lines.append(
-            'W falls: share of the samples whose W of the modality that is hit is lower at the '
-            "last strength than clean; rho: Spearman's correlation"
+            'W falls: share of the samples with the modality that is hit whose W of it is lower at '
+            "the last strength than clean; rho: Spearman's correlation"
         )
-    return lines
+    return lines + nothing
+
+
+def _nothing_left(summary: Mapping[str, Any]) -> list[str]:
+    # a file of an older version does not tell
+    left = {c['condition']: n for c in summary['conditions'] if (n := c.get('no_modality'))}
+    if not left:
+        return []
+    told = ', '.join(f'{n} under {name}' for name, n in left.items())
+    if len(left) > _NAMED:
+        told = f'{min(left.values())} to {max(left.values())} under {len(left)} conditions'
+    return [
+        f'samples without any modality left: {told}; they are scored too, with the class prior or '
+        f'whatever fusion and gate make of nothing'
+    ]

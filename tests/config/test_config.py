@@ -1,6 +1,7 @@
 """Configs: what is refused, and that nothing valid is."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -197,6 +198,32 @@ def test_delete_and_bases(write):
     assert cfg.randomness == dict(seed=3)  # mmengine leaves _delete_ where there was no base
     gate = dict(type='ContributionGate', _delete_=True)
     assert load_config(child, {'model.gate': gate}).model.gate == dict(type='ContributionGate')
+
+
+def test_a_name_gives_way_to_a_component(write):
+    """As docs/methods/cal.md says it of ``source``."""
+    page = (ROOT / 'docs/methods/cal.md').read_text(encoding='utf-8')
+    row = next(line for line in page.splitlines() if '_delete_' in line)
+    inherited = re.search(r'`(dict\(_delete_=True, [^`]*\))`', row)[1]
+    base = ROOT / 'configs/cal/synthetic_mlp_concat_cal.py'
+    child = write(f"""
+        _base_ = [{str(base)!r}]
+        model = dict(contribution=dict(source={inherited}))
+        """)
+    expected = dict(type='PilotSource', folds=3)
+    assert load_config(child).model.contribution.source == expected
+    key, value = parse_option(re.search(r'--cfg-options "([^"]*)"', row)[1])
+    cfg = load_config(str(base), {key: value})
+    assert cfg.model.contribution.source == expected
+    assert cfg.model.contribution.tau == 0.15
+    assert value == expected
+    with pytest.raises(ConfigError, match="takes no argument 'fold'"):
+        load_config(str(base), {key: dict(type='PilotSource', fold=3)})
+    with pytest.raises(ConfigError, match='cannot be set to'):
+        load_config(str(base), {key: dict(folds=3)})
+    # a dictionary is merged into one
+    merged = load_config(child, {key: dict(type='PilotSource', seed=1)}).model.contribution.source
+    assert merged == {**expected, 'seed': 1}
 
 
 def test_one_seed_for_all_that_a_run_draws():

@@ -228,6 +228,62 @@ def test_contribution_under_noise():
     assert summarise(rows, without)['contribution'] == []
 
 
+def weighed(*weights):
+    """Predictions with the W [N, M] given."""
+    return [make_predictions(0, len(w), weights=w) for w in weights]
+
+
+def test_samples_without_the_modality_do_not_count():
+    clean = np.array([[0.6, 0.4], [0.5, 0.5], [0.3, 0.7], [0.7, 0.3]])
+    low = clean + np.array([[-0.2, 0.2], [-0.1, 0.1], [0.1, -0.1], [-0.3, 0.3]])
+    lacking = np.concatenate([clean, [[0.0, 1.0]] * 3])  # three more samples have no a
+    lower = np.concatenate([low, [[0.0, 1.0], [0.0, 1.0], [0.4, 0.6]]])  # one gets it by a swap
+    weights = {'a': 0.5, 'b': 0.5}
+    rows = [make_row(contribution=weights), noisy('g', 1, 50.0), noisy('g', 3, 50.0)]
+    (whole,) = summarise(rows, weighed(clean, low, low), resamples=0)['contribution']
+    (found,) = summarise(rows, weighed(lacking, lower, lower), resamples=0)['contribution']
+    assert whole['hit']['a']['falls'] == [0.75, 0.75]
+    assert found['hit'] == whole['hit']
+    assert found['mean']['a'][0] == pytest.approx(clean[:, 0].sum() / 7, abs=1e-6)
+    table = curves_table(summarise(rows, weighed(lacking, lower, lower), resamples=0))
+    assert table.splitlines()[2].split()[-2] == '75'
+
+
+def test_w_of_a_modality_that_no_sample_has():
+    nobody = np.array([[0.0, 1.0]] * 4)
+    rows = [make_row(contribution={'a': 0.0, 'b': 1.0}), noisy('g', 1, 50.0), noisy('g', 2, 50.0)]
+    summary = summarise(rows, weighed(nobody, nobody, nobody), resamples=50)
+    assert summary['contribution'][0]['hit']['a'] == {'spearman': None, 'falls': [None, None]}
+    assert curves_table(summary).splitlines()[2].split()[-2:] == ['-', '-']
+
+
+def test_samples_that_lose_their_last_modality_are_told():
+    weights = {'a': 0.5, 'b': 0.5}
+    rows = [make_row(contribution=weights)]
+    rows += [noisy('missing', s, 50.0, seed) for s in (1, 2) for seed in (0, 1)]
+    clean = np.array([[0.6, 0.4], [1.0, 0.0], [1.0, 0.0]])
+    one = np.array([[0.6, 0.4], [0.0, 0.0], [1.0, 0.0]])
+    two = np.array([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    found = summarise(rows, weighed(clean, clean, one, two, one), resamples=0)
+    assert [c['no_modality'] for c in found['conditions']] == [0, 1, 2]
+    assert summary_lines(found)[-1].startswith(
+        'samples without any modality left: 1 under missing:1@a, 2 under missing:2@a; '
+    )
+    for c in found['conditions'][:2]:
+        c['no_modality'] = 3
+    found['conditions'] += [{**found['conditions'][2], 'condition': 'drop b'}]
+    assert 'left: 2 to 3 under 4 conditions; ' in summary_lines(found)[-1]
+    # W does not tell
+    assert [c['no_modality'] for c in summarise(rows)['conditions']] == [None] * 3
+    # only clean, with a sample of nothing
+    (line,) = summary_lines(summarise(rows[:1], weighed(one), resamples=0))
+    assert '1 under clean' in line
+    # a file of an older version
+    for c in found['conditions']:
+        del c['no_modality']
+    assert 'without any modality' not in ' '.join(summary_lines(found))
+
+
 def test_only_clean_and_nothing():
     found = summarise([make_row()])
     assert (found['curves'], found['relative_robustness']) == ([], None)

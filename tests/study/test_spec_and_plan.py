@@ -157,6 +157,16 @@ def test_one_modality_alone_is_tested_under_the_noise_of_its_dataset(raw, plan_o
     assert tested != other
 
 
+def test_options_replace_a_name_by_a_component(raw, plan_of):
+    source = dict(type='RidgeSource', folds=3)
+    raw['methods']['cal']['options'] = {'model.contribution.source': source}
+    plan = plan_of(raw)
+    cell = next(c for c in plan.cells if c.row == 'cal')
+    spec = plan.study.datasets['synthetic']
+    cfg = plan.builder.row(spec, plan.row(cell))
+    assert cfg.model.contribution.source == source
+
+
 def test_other_data_give_other_digests(raw, plan_of, tmp_path):
     from data_prep.synthetic import make_synthetic
 
