@@ -8,7 +8,9 @@
 * ``image``, ``depth``, ``waveform``: the column holds a path, relative to the table's folder.
 * ``text``: the text itself; ``textfile``: the path of a text file.
 * ``features``: several columns with a number each; or one column with a number, a JSON list (a
-  plain list in jsonl), or the path of a .npy file with one row of numbers.
+  plain list in jsonl), or the path of a .npy file with one row of numbers [D]. A window [T, D] is
+  saved flattened (array.reshape(-1)); an encoder of yours restores the shape. Samples of another
+  length than the most frequent one are left out.
 
 An empty cell (null in jsonl) is a missing modality. Splits are train, val and test (dev, valid and
 validation count as val); a table without a column split is all train, for data_prep.folds. Without
@@ -19,6 +21,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,8 @@ def make_folder(
     Raises:
         FileNotFoundError: the table is missing.
         ValueError: a cell, with row and column; an option; a duplicate id. Media that cannot be
-            read are no error: the sample is left out and listed under ``bad``.
+            read are no error: the sample is left out and listed under ``bad``; a split that has
+            no other samples is one.
     """
     path = Path(table)
     sources = _sources(modalities)
@@ -106,12 +110,13 @@ def make_folder(
         _draw_val(items, seed)
     elif group:
         _report_straddling(path, group, items)
+    facts = _facts(sources, items)
     spec = DatasetSpec(
         name=name or path.stem,
         version='2',
         protocol='splits of the table' + (', val drawn from train' if drawn else ''),
         classes=names,
-        modalities=_facts(sources, items),
+        modalities=facts,
         settings=dict(
             modalities=sorted(modalities),
             columns=[label, split, sample_id, group],
@@ -123,7 +128,7 @@ def make_folder(
         out,
         spec,
         {s: items[s] for s in ('train', 'val', 'test') if s in items},
-        convert,
+        partial(convert, shapes={m: f['shape'] for m, f in facts.items() if 'shape' in f}),
         tools=('pillow', 'soundfile'),
         workers=workers,
         overwrite=overwrite,

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class Source:
     columns: tuple[str, ...]
 
     def facts(self, values: Sequence[Value], train: Sequence[Value]) -> dict[str, Any]:
-        """The modality's entry in the manifest.
+        """The modality's entry in the manifest; the shape of features is the most frequent one.
 
         Args:
             values: of all samples.
@@ -119,8 +120,9 @@ class Source:
             elif rates:
                 facts['sample_rate'] = rates[0]
         if self.kind == 'features':
-            shape = next((s for v in values if (s := _shape_of(v)) is not None), None)
-            if shape is not None:
+            shapes = Counter(s for v in values if (s := _shape_of(v)) is not None)
+            if shapes:
+                shape = list(shapes.most_common(1)[0][0])  # of equally frequent ones the first
                 facts.update(shape=shape, **_statistics(train, shape))
         return facts
 
@@ -169,10 +171,10 @@ def _rate_of(value: Value) -> int | None:
         return None  # reported when the sample is read
 
 
-def _shape_of(value: Value) -> list[int] | None:
-    """``[D]``; None for a missing value or a file without numbers [D], which is reported later."""
+def _shape_of(value: Value) -> tuple[int, ...] | None:
+    """``(D,)``; None for a missing value or a file without numbers [D], which is reported later."""
     array = _features_of(value, mmap_mode='r')
-    return None if array is None else list(array.shape)
+    return None if array is None else array.shape
 
 
 def _features_of(value: Value, **options: Any) -> np.ndarray | None:
@@ -202,7 +204,7 @@ def _statistics(train: Sequence[Value], shape: Sequence[int]) -> dict[str, list[
         if array is None or list(array.shape) != list(shape):
             continue
         wide = array.astype(np.float64)
-        if not np.isfinite(wide).all():
+        if not (np.abs(wide) <= np.finfo(np.float32).max).all():  # nor NaN
             continue
         origin = wide if origin is None else origin  # sums of large numbers would lose digits
         count, total, squares = count + 1, total + wide - origin, squares + (wide - origin) ** 2
@@ -333,16 +335,30 @@ def _read_jsonl(path: Path, content: str) -> Table:
     return Table(path, list(columns), rows)
 
 
-def convert(item: Item) -> Sample:
+def convert(item: Item, shapes: Mapping[str, Sequence[int]] | None = None) -> Sample:
     """Read the files of a row.
 
+    Args:
+        item: the row.
+        shapes: modality -> the shape that its features must have.
+
     Raises:
-        BadSampleError: a file is missing, empty or does not decode; names row, column and file.
+        BadSampleError: a file is missing, empty or does not decode, or features have another shape;
+            names row, column and file.
     """
-    values = {
-        name: _read(item.sample_id, value) if isinstance(value, FileRef) else value
-        for name, value in item.values.items()
-    }
+    values = {}
+    for name, value in item.values.items():
+        read = _read(item.sample_id, value) if isinstance(value, FileRef) else value
+        values[name] = read
+        shape = (shapes or {}).get(name)
+        if read is None or shape is None or list(np.shape(read)) == list(shape):
+            continue
+        what = f'{value.where}: {value.path}' if isinstance(value, FileRef) else name
+        raise BadSampleError(
+            item.sample_id,
+            f'{what}: shape {list(np.shape(read))}, expected {list(shape)}, which is the most '
+            f'frequent one of {name}',
+        )
     return dict(sample_id=item.sample_id, label=item.label, group=item.group, **values)
 
 
@@ -356,12 +372,37 @@ def _read(sample_id: str, ref: FileRef) -> Any:
         return decode_text(data).text.strip('\r\n')
     if ref.kind == 'features':
         with decoding(sample_id, what):
-            return _one_row(np.load(io.BytesIO(data), allow_pickle=False))
+            return _row_of_numbers(np.load(io.BytesIO(data), allow_pickle=False))
     if ref.kind == 'waveform':
         return _wave_file(sample_id, data, what)
     check_image(sample_id, data, what)
     with decoding(sample_id, what):
         return _png_or_jpeg(data, depth=ref.kind == 'depth')
+
+
+def _row_of_numbers(array: np.ndarray) -> np.ndarray:
+    """float32 [D].
+
+    Raises:
+        ValueError: another shape than [D] or [1, D], other values than finite numbers.
+    """
+    array = _one_row(array)
+    if array.dtype.kind not in 'biuf':
+        raise ValueError(f'values of the type {array.dtype}, expected numbers')
+    if array.ndim != 1:
+        raise ValueError(
+            f'shape {list(array.shape)}, expected one row of numbers [D]: save it flattened '
+            '(array.reshape(-1)); an encoder of yours restores the shape'
+        )
+    with np.errstate(over='ignore'):
+        row = array.astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(row))
+    if wrong.size:
+        raise ValueError(
+            f'value {wrong[0]} is {array[wrong[0]]}, expected a finite float32 number: correct the '
+            'file, or leave the cell empty for a missing modality'
+        )
+    return row
 
 
 def _png_or_jpeg(data: bytes, depth: bool) -> bytes:

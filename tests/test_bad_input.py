@@ -186,6 +186,27 @@ def test_other_classes_than_the_model_has(config, count):
     refused(err, f'model.num_classes is {count}', '3 classes', 'a, b, c')
 
 
+@pytest.mark.parametrize('rate', [4000, 8000])
+def test_a_front_end_of_another_sample_rate(config, rate):
+    mel = f"'LogMelFrontEnd', sample_rate={rate}, n_mels=8"
+    text = MEDIA_CONFIG.replace("'SpectrogramFrontEnd'", mel)
+    path = config(text=text, facts={'audio': {'sample_rate': 8000}})
+    options = [own_name(), 'train_cfg.max_epochs=1']
+    code, _, err = call('train', path, '--work-dir', config.folder / 'w', '--cfg-options', *options)
+    assert code == (rate == 4000), err
+    if rate == 4000:
+        place = 'model.data_preprocessor.frontends.audio.sample_rate is 4000'
+        refused(err, place, 'gives audio with 8000 Hz', 'sample_rate=4000 in LoadAudio')
+
+
+def test_an_encoder_that_does_not_take_its_input(config):
+    path = config()
+    options = [own_name(), 'model.encoders.image.in_channels=1']
+    code, _, err = call('train', path, '--work-dir', config.folder / 'w', '--cfg-options', *options)
+    assert code == 1
+    refused(err, 'SmallImageCNN expects [B, 1, H, W]', "modality 'image' (model.encoders.image)")
+
+
 CONFIG_MISTAKES = [
     ("'SmallImageCNN'", "'SmalImageCNN'", ['not a registered encoder', "'SmallImageCNN'"]),
     ("'LoadAudio'", "'LoadAudi'", ['pipeline[1]', "Did you mean 'LoadAudio'"]),

@@ -58,7 +58,8 @@ class MultiModalDataset(BaseDataset):
     Raises:
         FileNotFoundError: ``data_root`` has no manifest.
         LookupError: unknown split or modality.
-        ValueError: a label outside the classes, or a folder that does not match its manifest.
+        ValueError: a label outside the classes, a split without samples, or a folder that does not
+            match its manifest.
     """
 
     data_list: list[dict]
@@ -204,6 +205,18 @@ class MultiModalDataset(BaseDataset):
 
     def _check_size(self, length: int) -> None:
         expected = self.manifest['splits'][self.split].get('num_samples', length)
+        if length == expected == 0:
+            bad = [b for b in self.manifest.get('bad') or () if b.get('split') == self.split]
+            why = ''
+            if bad:
+                why = (
+                    f': all {len(bad)} were left out when it was prepared, such as '
+                    f'{bad[0].get("sample_id")!r} ({bad[0].get("reason")})'
+                )
+            raise ValueError(
+                f'the split {self.split!r} of {self.data_root} holds no samples{why}; choose '
+                'another split, or prepare the dataset again from raw files that give it some'
+            )
         if length != expected or not length:
             raise ValueError(
                 f'{self.rows.folder} holds {length} samples, its manifest says {expected}; '

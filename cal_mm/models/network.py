@@ -176,8 +176,15 @@ class MultiModalNetwork(BaseModel):
             if shift is None and features is not None and features.get(m) is not None:
                 out[m] = features[m]
             elif m in inputs:
-                with shifted_embeddings(self.encoders[m], m, shift):
-                    out[m] = self.encoders[m](inputs[m], masks.get(m) if masks else None)
+                try:
+                    with shifted_embeddings(self.encoders[m], m, shift):
+                        out[m] = self.encoders[m](inputs[m], masks.get(m) if masks else None)
+                except Exception as e:
+                    e.add_note(
+                        f'in {type(self.encoders[m]).__name__} of the modality {m!r} '
+                        f'(model.encoders.{m})'
+                    )
+                    raise
             else:
                 raise LookupError(
                     f'the model has an encoder for {m!r} but the batch has only {sorted(inputs)}; '

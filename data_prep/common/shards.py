@@ -44,7 +44,8 @@ def write_split(
         spec: of the dataset.
         items: consumed lazily; samples, or what ``convert`` takes.
         convert: item -> sample. With it, a shard is skipped when its record has the same key: spec,
-            tools and the ``repr`` of its items, which must therefore say everything (path, size).
+            shapes, tools and the ``repr`` of its items, which must therefore say everything (path,
+            size).
         pool: worker processes or None.
         tools: versions of the packages whose work ends in the bytes.
         shard_size: items per file.
@@ -80,7 +81,9 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _shard_key(spec: DatasetSpec, tools: dict[str, str], chunk: list[Any]) -> str:
-    text = json.dumps([spec.identity, tools, [repr(item) for item in chunk]], sort_keys=True)
+    shapes = {m: facts.get('shape') for m, facts in spec.modalities.items()}
+    items = [repr(item) for item in chunk]
+    text = json.dumps([spec.identity, shapes, tools, items], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

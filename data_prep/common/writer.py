@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from importlib import metadata
@@ -79,7 +80,8 @@ def write_dataset(
 
     Raises:
         DatasetExistsError: ``out`` is another dataset (without ``overwrite``) or no dataset at all.
-        ValueError: a sample does not fit ``spec``, or a sample id occurs twice.
+        ValueError: a sample does not fit ``spec``, a sample id occurs twice, or a split has samples
+            and none that can be used.
         RuntimeError: ``convert`` failed, or another process is writing ``out``.
     """
     out = Path(out)
@@ -95,6 +97,7 @@ def write_dataset(
             existing = _existing(out, spec, overwrite)
             if existing and not overwrite and source and existing.get('source') == source:
                 shutil.rmtree(partial)
+                _check_not_emptied(existing)
                 return _report(out, existing, up_to_date=True)
             manifest = _build(
                 partial, spec, splits, convert, versions, source, workers, shard_size, progress
@@ -195,6 +198,7 @@ def _build(
                 )
     _check_unique(spec, done)
     manifest = _manifest(spec, done, versions, source)
+    _check_not_emptied(manifest)
     for split, records in done.items():
         _write_hf_files(partial / split, spec, split, records, manifest['splits'][split]['digest'])
     _write_checksums(partial / 'checksums.jsonl', done)
@@ -224,6 +228,18 @@ def _check_unique(spec: DatasetSpec, done: dict[str, list[ShardRecord]]) -> None
                         f'{seen[sample_id]} and in {split}: ids must be unique in the dataset'
                     )
                 seen[sample_id] = split
+
+
+def _check_not_emptied(manifest: Mapping[str, Any]) -> None:
+    """Refuse a split that has samples and none that can be used."""
+    for split, facts in manifest['splits'].items():
+        reasons = [b['reason'] for b in manifest['bad'] if b['split'] == split]
+        if reasons and not facts['num_samples']:
+            reason, count = Counter(reasons).most_common(1)[0]
+            raise ValueError(
+                f'{manifest["name"]}: none of the {len(reasons)} samples of {split} can be used, '
+                f'so nothing is written; most frequent reason ({count} of them): {reason}'
+            )
 
 
 def split_digest(rows: Iterable[tuple[str, str]]) -> str:

@@ -1,7 +1,8 @@
 import io
 import json
+import re
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_errors_name_row_and_column(
 
 
 def test_unreadable_media_are_bad(tmp_path: Path, jpeg: Jpeg) -> None:
-    path = table(tmp_path / 'raw', jpeg, (2, 'photo', 'media/none.jpg'))
+    path = table(tmp_path / 'raw', jpeg, (9, 'photo', 'media/none.jpg'))
     media = path.parent / 'media'
     (media / '1.wav').write_bytes(b'RIFF')
     (media / '2.wav').write_bytes(b'')
@@ -119,9 +120,9 @@ def test_unreadable_media_are_bad(tmp_path: Path, jpeg: Jpeg) -> None:
         f.setparams((1, 2, 8000, 0, 'NONE', ''))
     report = make(path, tmp_path / 'out')
     bad = {b['sample_id']: b['reason'] for b in report.bad}
-    assert set(bad) == {'n0', 'n1', 'n2', 'n3', 'n5', 'n6'}
-    assert "row 2, column 'photo'" in bad['n0']
-    assert 'No such file' in bad['n0']
+    assert set(bad) == {'n1', 'n2', 'n3', 'n5', 'n6', 'n7'}
+    assert "row 9, column 'photo'" in bad['n7']
+    assert 'No such file' in bad['n7']
     assert "row 3, column 'sound'" in bad['n1']
     assert 'empty' in bad['n2']
     assert 'its header declares 844 bytes, it has 500' in bad['n3']
@@ -151,15 +152,15 @@ def test_jsonl_lists_npy_and_text_files(tmp_path: Path) -> None:
     values = [[1, 2, 3], '[4, 5, 6]', 'v.npy', None, [1, 2]]
     lines = [
         json.dumps(dict(v=v, t='t.txt', label=10 - i, split='train' if i < 4 else 'test'))
-        for i, v in enumerate(values)
+        for i, v in enumerate([*values, [0, 0, 1]])
     ]
     path = tmp_path / 'mine.jsonl'
     path.write_text('\n'.join(lines))
     report = folder.make_folder(path, tmp_path / 'out', ['v=features:v', 't=textfile:t'])
-    assert report.counts == {'train': 3, 'val': 1, 'test': 0}, 'one of train is drawn for val'
+    assert report.counts == {'train': 3, 'val': 1, 'test': 1}, 'one of train is drawn for val'
     assert [b['sample_id'] for b in report.bad] == ['row-5']
     assert 'shape [2], expected [3]' in report.bad[0]['reason']
-    assert read_manifest(tmp_path / 'out')['classes'] == ['6', '7', '8', '9', '10']
+    assert read_manifest(tmp_path / 'out')['classes'] == ['5', '6', '7', '8', '9', '10']
     rows = {
         row['sample_id']: row
         for split in ('train', 'val')
@@ -247,6 +248,61 @@ def test_npy_files_that_are_no_row_of_numbers_are_bad(tmp_path: Path) -> None:
     report = folder.make_folder(path, tmp_path / 'out', ['x=features:x'])
     assert [b['sample_id'] for b in report.bad] == ['row-2', 'row-4', 'row-5']
     assert read_manifest(tmp_path / 'out')['modalities']['x']['mean'] == [0.5, 0.5]
+    window = report.bad[0]['reason']
+    assert window.startswith(f"row 2, column 'x': {tmp_path / '0.npy'}: ")
+    assert 'shape [3, 2], expected one row of numbers [D]: save it flattened' in window
+    assert 'values of the type <U1' in report.bad[1]['reason']
+
+
+def npy_table(root: Path, arrays: Sequence[np.ndarray], splits: str) -> Path:
+    """A table of .npy files; ``splits``: t (train) or v (val) of each row."""
+    lines = ['x,label,split']
+    for i, (array, split) in enumerate(zip(arrays, splits, strict=True)):
+        np.save(root / f'{i}.npy', array)
+        lines.append(f'{i}.npy,{i % 2},{dict(t="train", v="val")[split]}')
+    (root / 'mine.csv').write_text('\n'.join(lines))
+    return root / 'mine.csv'
+
+
+def test_the_shape_of_features_is_the_most_frequent_one(tmp_path: Path) -> None:
+    arrays = [np.zeros(5), *(np.full(3, i, np.float32) for i in range(1, 5)), np.zeros(5)]
+    path = npy_table(tmp_path, arrays, 'ttttvv')
+    report = folder.make_folder(path, tmp_path / 'out', ['x=features:x'])
+    assert report.counts == {'train': 3, 'val': 1}
+    assert [b['sample_id'] for b in report.bad] == ['row-2', 'row-7']
+    assert report.bad[0]['reason'] == (
+        f"row 2, column 'x': {tmp_path / '0.npy'}: shape [5], expected [3], which is the most "
+        'frequent one of x'
+    )
+    facts = read_manifest(tmp_path / 'out')['modalities']['x']
+    assert (facts['shape'], facts['mean']) == ([3], [2, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ('value', 'shown'), [(np.nan, 'nan'), (np.inf, 'inf'), (1e300, r'1e\+300')]
+)
+def test_a_value_that_is_not_finite_is_named_with_its_file(
+    tmp_path: Path, value: float, shown: str
+) -> None:
+    path = npy_table(tmp_path, [np.ones(3), np.array([0, value, 0]), np.ones(3)], 'ttv')
+    (bad,) = folder.make_folder(path, tmp_path / 'out', ['x=features:x']).bad
+    assert re.match(
+        rf"row 3, column 'x': .*1\.npy: .*value 1 is {shown}, expected a finite", bad['reason']
+    )
+
+
+def test_a_split_without_usable_samples_is_refused(tmp_path: Path) -> None:
+    arrays = [*(np.ones(3) for _ in range(4)), np.zeros(5), np.zeros(5), np.full(5, 2.0)]
+    path = npy_table(tmp_path, arrays[:6], 'ttttvv')
+    message = r"none of the 2 samples of val can be used.*row 6, column 'x': .*shape \[5\]"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            folder.make_folder(path, tmp_path / 'out', ['x=features:x'])
+    assert not (tmp_path / 'out').exists()
+    # val was right: its shards were judged by the other shape and are not reused
+    path = npy_table(tmp_path, [np.ones(5)] * 4 + arrays[4:6], 'ttttvv')
+    report = folder.make_folder(path, tmp_path / 'out', ['x=features:x'])
+    assert (report.counts, report.bad) == ({'train': 4, 'val': 2}, [])
 
 
 def test_validation_takes_whole_groups(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -143,6 +143,26 @@ def test_mistakes_end_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_split_that_loses_every_sample_is_refused(tmp_path: Path, spec: DatasetSpec) -> None:
+    bad = [BadSampleError('a', 'empty'), BadSampleError('b', 'torn'), BadSampleError('c', 'torn')]
+    with pytest.raises(ValueError, match=r'none of the 3 samples of val .*\(2 of them\): torn'):
+        write_dataset(tmp_path / 'd', spec, {'train': [sample(0)], 'val': bad})
+    assert list(tmp_path.iterdir()) == []
+    report = write_dataset(tmp_path / 'd', spec, {'train': [sample(0)], 'val': []})
+    assert report.counts == {'train': 1, 'val': 0}, 'a split that never had samples'
+
+
+def test_an_emptied_split_of_an_older_dataset_is_not_up_to_date(
+    tmp_path: Path, spec: DatasetSpec
+) -> None:
+    write_dataset(tmp_path / 'd', spec, {'train': [sample(0)], 'val': []}, source='x')
+    manifest = read_manifest(tmp_path / 'd')
+    manifest['bad'] = [dict(split='val', sample_id='a', reason='torn')]
+    (tmp_path / 'd' / 'manifest.json').write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match='the 1 samples of val'):
+        write_dataset(tmp_path / 'd', spec, {'train': [sample(0)], 'val': []}, source='x')
+
+
 def test_error_in_convert_names_the_item(tmp_path: Path, spec: DatasetSpec) -> None:
     with pytest.raises(RuntimeError, match=r"item 0: KeyError: 'missing key'"):
         write_dataset(tmp_path / 'd', spec, numbers(), broken)

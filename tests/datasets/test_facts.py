@@ -1,5 +1,7 @@
 """What the dataset tells its transforms and the noise about the values at their place."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from fixtures import png, write_prepared
 from cal_mm.corruptions import CorruptSample, parse_attack
 from cal_mm.corruptions.plan import modality_facts, plan_conditions
 from cal_mm.datasets import MultiModalDataset
+from cal_mm.engine.hooks import DataStatisticsHook
+from cal_mm.models.preprocessor import MultiModalPreprocessor
 
 STD = [0.5, 4.0, 30.0, 0.0, 1.0]
 FACTS = {
@@ -79,6 +83,43 @@ def test_the_sample_rate_is_that_after_resampling(root):
     (condition,) = parse_attack('reverb:1', modality_facts(data.metainfo))
     assert condition.corruptions[0].sample_rate == 4000
     assert data.manifest['modalities']['audio']['sample_rate'] == 8000
+
+
+def test_a_front_end_of_another_sample_rate_is_refused(root):
+    mel = dict(type='LogMelFrontEnd', sample_rate=8000, n_mels=8, n_fft=64)
+    fbank = dict(type='FbankFrontEnd', sample_rate=8000, n_mels=8, num_frames=4)
+    for front_end in (mel, fbank):
+        model = torch.nn.Module()
+        model.data_preprocessor = MultiModalPreprocessor(dict(audio=front_end))
+        for rate in (None, 8000, 4000):
+            load = dict(type='LoadAudio', modality='audio', sample_rate=rate)
+            loader = SimpleNamespace(
+                dataset=MultiModalDataset(root, 'test', [load, dict(type='PackInputs')], ['audio'])
+            )
+            for part in ('train', 'val', 'test'):
+                runner = SimpleNamespace(model=model, **{f'{part}_dataloader': loader})
+                check = getattr(DataStatisticsHook(), f'before_{part}')
+                if rate != 4000:
+                    if part != 'train':
+                        check(runner)
+                    continue
+                with pytest.raises(
+                    ValueError,
+                    match=rf'frontends\.audio\.sample_rate is 8000, but {part}_dataloader gives '
+                    r'audio with 4000 Hz; .* sample_rate=8000 in LoadAudio',
+                ):
+                    check(runner)
+
+
+def test_a_spectrogram_in_the_workers_of_another_sample_rate_is_refused(root):
+    mel = dict(type='LogMelFrontEnd', sample_rate=4000, n_mels=8, n_fft=64)
+    step = dict(type='ComputeSpectrogram', modality='audio', frontend=mel)
+    with pytest.raises(
+        ValueError, match=r"'audio' have 8000 Hz, but frontend\.sample_rate is 4000"
+    ):
+        build(root, step, modality='audio')
+    load = dict(type='LoadAudio', modality='audio', sample_rate=4000)
+    MultiModalDataset(root, 'train', [load, step, dict(type='PackInputs')], ['audio'])
 
 
 def test_depth_turned_into_hha_takes_the_noise_of_images(tmp_path):

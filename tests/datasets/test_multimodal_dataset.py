@@ -26,6 +26,7 @@ from cal_mm.datasets import (
 )
 from cal_mm.datasets.transforms import LoadFeatures, ModalityTransform
 from cal_mm.registry import DATASETS
+from data_prep.common import DatasetSpec, write_dataset
 
 
 class Draw(BaseTransform):
@@ -444,6 +445,20 @@ def test_label_outside_the_classes(tmp_path, label):
     root = write_prepared(tmp_path, change={'train-4': dict(label=label)})
     with pytest.raises(ValueError, match=rf"'train-4'.*label {label}.*\[0, 3\).*a, b, c"):
         build(root)
+
+
+def test_a_split_without_samples_says_why(tmp_path):
+    root = tmp_path / 'data'
+    spec = DatasetSpec('x', '1', 'p', ('a',), {'x': dict(kind='features')})
+    one = dict(sample_id='s', label=0, group='', x=[1.0])
+    write_dataset(root, spec, {'train': [one], 'val': []}, progress=False)
+    with pytest.raises(ValueError, match=r"split 'val' of .* holds no samples; choose another"):
+        MultiModalDataset(root, 'val')
+    manifest = json.loads((root / 'manifest.json').read_text())
+    manifest['bad'] = [dict(split='val', sample_id='v0', reason='shape [5]')]
+    (root / 'manifest.json').write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"all 1 were left out .* such as 'v0' \(shape \[5\]\)"):
+        MultiModalDataset(root, 'val')
 
 
 @pytest.mark.parametrize(

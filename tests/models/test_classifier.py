@@ -329,6 +329,15 @@ def test_bad_configs():
         build()({'a': torch.zeros(1, 6), 'b': torch.zeros(1, 5)})
 
 
+def test_an_error_of_an_encoder_names_its_modality():
+    model = build()
+    x = {m: torch.zeros(2, d) for m, d in DIMS.items()}
+    for wrong in (torch.zeros(2, 99), torch.zeros(2, 99, dtype=torch.int64)):
+        with pytest.raises((ValueError, RuntimeError)) as found:
+            model.encode({**x, 'b': wrong})
+        assert found.value.__notes__ == ["in MLPEncoder of the modality 'b' (model.encoders.b)"]
+
+
 def test_state_dict_round_trip():
     model = build(**CAL)
     wrap = CALOptimWrapper(

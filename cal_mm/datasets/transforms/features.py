@@ -14,7 +14,9 @@ __all__ = ['ComputeSpectrogram', 'LoadFeatures']
 
 @TRANSFORMS.register_module()
 class LoadFeatures(ModalityTransform):
-    """A list of numbers to a float32 tensor [D] (or [T, D]).
+    """A list of numbers to a float32 tensor [D].
+
+    Prepared data holds one row of numbers per sample; rows [T, D] of a dataset of your own stay so.
 
     Args:
         modality: name of the modality.
@@ -62,6 +64,9 @@ class ComputeSpectrogram(ModalityTransform):
     Args:
         modality: name of a waveform modality.
         frontend: config of a front end of the kind ``waveform``.
+
+    Raises:
+        ValueError: a front end of another kind, or for waveforms of another sample rate.
     """
 
     def __init__(self, modality: str, frontend: dict) -> None:
@@ -72,6 +77,18 @@ class ComputeSpectrogram(ModalityTransform):
                 f'{type(self.frontend).__name__} takes {getattr(self.frontend, "kind", None)}, '
                 f'ComputeSpectrogram needs a front end of the kind waveform'
             )
+
+    def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
+        """Changes nothing; refuses waveforms of another sample rate than the front end's."""
+        expected = getattr(self.frontend, 'sample_rate', None)
+        for modality in self.modalities:
+            found = facts[modality].get('sample_rate')
+            if None not in (found, expected) and found != expected:
+                raise ValueError(
+                    f'ComputeSpectrogram: the waveforms of {modality!r} have {found} Hz, but '
+                    f'frontend.sample_rate is {expected}: set both to one rate '
+                    f'(LoadAudio(sample_rate=...))'
+                )
 
     def apply(self, value: Any, modality: str, results: dict, *args: Any) -> torch.Tensor:
         """Spectrogram [1, F, T], float32."""

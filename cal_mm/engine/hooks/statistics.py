@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 
-from cal_mm.datasets import column_of
+from cal_mm.datasets import column_of, described_datasets
 from cal_mm.registry import HOOKS
 from cal_mm.wrapping import unwrap
 
@@ -19,7 +19,8 @@ __all__ = ['DataStatisticsHook']
 class DataStatisticsHook(Hook):
     """Class prior, and the statistics of front ends that standardise, from the training data alone.
 
-    Both are buffers of the model, so they travel in the checkpoint.
+    Both are buffers of the model, so they travel in the checkpoint. Data that the model does not
+    fit are refused: other classes in training, another sample rate than a front end's in any part.
     """
 
     priority = 'VERY_HIGH'
@@ -33,6 +34,7 @@ class DataStatisticsHook(Hook):
         if takes_prior and labels is not None:
             counts = np.bincount(labels, minlength=model.num_classes)
             _check_classes(model.num_classes, int(labels.max()) + 1, dataset)
+        _check_rates(model, dataset, 'train')
         preprocessor: Any = getattr(model, 'data_preprocessor', None)
         if hasattr(preprocessor, 'fit'):
             preprocessor.fit(dataset)
@@ -44,6 +46,30 @@ class DataStatisticsHook(Hook):
                 f'{type(dataset).__name__} does not tell its labels (property `labels`, int [N]): '
                 f'the class prior stays uniform'
             )
+
+    def before_val(self, runner: Any) -> None:
+        """Check the validation data."""
+        _check_rates(unwrap(runner.model), runner.val_dataloader.dataset, 'val')
+
+    def before_test(self, runner: Any) -> None:
+        """Check the test data."""
+        _check_rates(unwrap(runner.model), runner.test_dataloader.dataset, 'test')
+
+
+def _check_rates(model: Any, dataset: Any, part: str) -> None:
+    """The sample rates that the front ends are built for against those of the data, in Hz."""
+    front_ends = getattr(getattr(model, 'data_preprocessor', None), 'frontends', None) or {}
+    for described in described_datasets(dataset):
+        modalities = described.metainfo['modalities']
+        for name in sorted({*modalities} & {*front_ends}):
+            found = modalities[name].get('sample_rate')
+            expected = getattr(front_ends[name], 'sample_rate', None)
+            if None not in (found, expected) and found != expected:
+                raise ValueError(
+                    f'model.data_preprocessor.frontends.{name}.sample_rate is {expected}, but '
+                    f'{part}_dataloader gives {name} with {found} Hz; set it to {found}, or '
+                    f'sample_rate={expected} in LoadAudio (in {part}_dataloader.dataset.pipeline)'
+                )
 
 
 def _check_classes(model: int, data: int, dataset: Any) -> None:

@@ -65,9 +65,10 @@ def bottleneck_betas(
         rule: ``fixed_sum``: beta * M (1 - W_m)^power / sum (1 - W)^power, the mean is beta and the
             weakest modality gets most (for power 1: beta * M / (M - 1) * (1 - W_m)). ``floor``:
             beta * (1 + alpha * clamp(1 - I_norm(m) / pivot, 0, 1)): no modality gets less than
-            beta, and all get beta where none has information. ``uniform``: beta for all (control). ``inverse``: beta * M * W_m (control: the
-            wrong direction). ``floor_uniform`` and ``floor_inverse``: controls with the sum of
-            ``floor``: its mean for all, and its values in the opposite order.
+            beta, and all get beta where none has information. ``uniform``: beta for all (control).
+            ``inverse``: beta * M * W_m (control: the wrong direction). ``floor_uniform`` and
+            ``floor_inverse``: controls with the sum of ``floor``: its mean for all, and its values
+            in the opposite order.
         alpha: how much more a modality without information gets (``floor``).
         pivot: the normalised information from which on a modality gets just beta (``floor``), > 0.
         share: this share of the strongest modality's information is enough as well, in (0, 1];

@@ -154,7 +154,7 @@ class LogMelFrontEnd(SpectrogramFrontEnd):
     """Waveforms [T] of one length to a log-mel spectrogram, float32 [B, 1, n_mels, frames].
 
     Args:
-        sample_rate: Hz of the waveforms.
+        sample_rate: Hz of the waveforms; training and testing refuse data of another rate.
         n_mels: number of mel bands.
         n_fft: see ``SpectrogramFrontEnd``.
         hop_length: see ``SpectrogramFrontEnd``.
@@ -199,6 +199,7 @@ class LogMelFrontEnd(SpectrogramFrontEnd):
             log_eps=log_eps,
             normalize=normalize,
         )
+        self.sample_rate = sample_rate
         top = sample_rate / 2 if f_max is None else f_max
         if not 0 <= f_min < top <= sample_rate / 2:
             raise ValueError(
@@ -220,7 +221,7 @@ class FbankFrontEnd(FrontEnd):
     padded with zeros before the scaling, longer ones cut.
 
     Args:
-        sample_rate: Hz of the waveforms.
+        sample_rate: Hz of the waveforms; training and testing refuse data of another rate.
         n_mels: number of mel bands.
         num_frames: frames of the result.
         frame_length_ms: length of a frame.
@@ -244,6 +245,7 @@ class FbankFrontEnd(FrontEnd):
         std: float = 5.141276,
     ) -> None:
         super().__init__()
+        self.sample_rate = sample_rate
         size = _positive(int(sample_rate * frame_length_ms / 1000), 'frame_length_ms in samples')
         self.hop = _positive(int(sample_rate * frame_shift_ms / 1000), 'frame_shift_ms in samples')
         if not std > 0:
