@@ -97,7 +97,10 @@ def test_a_front_end_of_another_sample_rate_is_refused(root):
                 dataset=MultiModalDataset(root, 'test', [load, dict(type='PackInputs')], ['audio'])
             )
             for part in ('train', 'val', 'test'):
-                runner = SimpleNamespace(model=model, **{f'{part}_dataloader': loader})
+                loop = SimpleNamespace(dataloader=loader)
+                runner = SimpleNamespace(
+                    model=model, train_dataloader=loader, val_loop=loop, test_loop=loop
+                )
                 check = getattr(DataStatisticsHook(), f'before_{part}')
                 if rate != 4000:
                     if part != 'train':

@@ -49,11 +49,16 @@ class DataStatisticsHook(Hook):
 
     def before_val(self, runner: Any) -> None:
         """Check the validation data."""
-        _check_rates(unwrap(runner.model), runner.val_dataloader.dataset, 'val')
+        _check_loop(runner, runner.val_loop, 'val')
 
     def before_test(self, runner: Any) -> None:
         """Check the test data."""
-        _check_rates(unwrap(runner.model), runner.test_dataloader.dataset, 'test')
+        _check_loop(runner, runner.test_loop, 'test')
+
+
+def _check_loop(runner: Any, loop: Any, part: str) -> None:
+    if loop is not None:  # a study runs loops that the runner does not know
+        _check_rates(unwrap(runner.model), loop.dataloader.dataset, part)
 
 
 def _check_rates(model: Any, dataset: Any, part: str) -> None:
