@@ -217,7 +217,7 @@ class MultiModalDataset(BaseDataset):
                 f'the split {self.split!r} of {self.data_root} holds no samples{why}; choose '
                 'another split, or prepare the dataset again from raw files that give it some'
             )
-        if length != expected or not length:
+        if length != expected:
             raise ValueError(
                 f'{self.rows.folder} holds {length} samples, its manifest says {expected}; '
                 f'it needs at least one and the same number: prepare the dataset again'

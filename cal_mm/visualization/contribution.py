@@ -132,7 +132,7 @@ def _legend(
     if len(labels) > 1:
         handles += [Line2D([], [], label=name, **_dash(i)) for i, name in enumerate(labels)]
     note = 'thick: the modality that is hit; band: 95 % bootstrap interval over samples'
-    legend_below(figure, handles, 6, [note, seeds] if seeds else [note])
+    legend_below(figure, handles, 6, [note, seeds])
 
 
 def plot_contribution(

@@ -128,7 +128,7 @@ def figure_title(figure: Figure, title: str) -> None:
 
 
 def legend_below(
-    figure: Figure, handles: Sequence[Any], most: int, notes: Sequence[str] = ()
+    figure: Figure, handles: Sequence[Any], most: int, notes: Sequence[str | None] = ()
 ) -> None:
     """A legend below the panels that is no wider than the figure, which grows if it is high.
 
@@ -136,11 +136,11 @@ def legend_below(
         figure: with its panels.
         handles: artists with labels; a label that is too long is broken into lines.
         most: columns at most.
-        notes: over the legend, each on lines of its own.
+        notes: over the legend, each on lines of its own; None: nothing to say.
     """
     room = 0.95 * 72 * figure.get_figwidth()
     labels = [_wrapped(h.get_label(), _POINTS, room - _HANDLE * _POINTS) for h in handles]
-    title = '\n'.join(_wrapped(note, 0.833 * _POINTS, room) for note in notes)
+    title = '\n'.join(_wrapped(note, 0.833 * _POINTS, room) for note in notes if note)
     for columns in range(min(most, len(handles)), 0, -1):
         legend = figure.legend(
             handles,

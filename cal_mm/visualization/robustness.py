@@ -146,9 +146,8 @@ def draw_robustness(
             if ax.get_gid() == 'first of a row' or ax is last:
                 ax.set_ylabel(_axis_label(metric))
         bands = sorted({b for f in found for b in f.bands})
-        notes = [f'band: {" or ".join(bands)}'] if bands else []
-        seeds = seeds_note(files, labels, metric)
-        _legend(figure, labels, [*notes, seeds] if seeds else notes)
+        note = f'band: {" or ".join(bands)}' if bands else None
+        _legend(figure, labels, [note, seeds_note(files, labels, metric)])
         if title:
             figure_title(figure, title)
     return figure
@@ -220,7 +219,7 @@ def _axis_label(metric: str) -> str:
     return names.get(metric, metric)
 
 
-def _legend(figure: Figure, labels: Sequence[str], notes: Sequence[str]) -> None:
+def _legend(figure: Figure, labels: Sequence[str], notes: Sequence[str | None]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
