@@ -37,6 +37,7 @@ from cal_mm.evaluation import load_weights
 from cal_mm.evaluation.report import config_digest
 from cal_mm.files import write_atomically
 from cal_mm.registry import DATASETS
+from cal_mm.study.records import append_line
 
 MEMO: dict[tuple[str, bytes], Tensor] = {}
 
@@ -260,7 +261,7 @@ def main(args: argparse.Namespace) -> None:
             continue
         row = dict(run=name, config=path, lr=lr, seed=seed, **train(cfg))
         done[name, None] = row
-        _append(args.out, row)
+        append_line(Path(args.out), row)
         print(f'[{i + 1}/{len(plan)}] {name}: val {row["val"]:.2f}', flush=True)
     chosen = []
     for path in configs:
@@ -276,7 +277,7 @@ def main(args: argparse.Namespace) -> None:
             row['rows'] = test(cfg, row['checkpoint'], args)
             row.update(tests=tests, test=summarise(row['rows']))
             done[row['run'], tests] = row
-            _append(args.out, row)
+            append_line(Path(args.out), row)
             print(f'{Path(row["config"]).stem} seed {row["seed"]}: {row["test"]}', flush=True)
         row['test'] = done[row['run'], tests]['test']
     text = table(chosen, versus)
@@ -288,11 +289,6 @@ def main(args: argparse.Namespace) -> None:
             shutil.rmtree(cfg.work_dir, ignore_errors=True)
         with contextlib.suppress(OSError):  # runs of other calls stay
             os.rmdir(f'{args.out}.runs')
-
-
-def _append(path: str, row: dict[str, Any]) -> None:
-    with open(path, 'a', encoding='utf-8') as f:
-        f.write(json.dumps(row, allow_nan=False) + '\n')
 
 
 if __name__ == '__main__':
