@@ -33,6 +33,7 @@ from cal_mm import cli, compat
 from cal_mm.config import load_config, set_seed
 from cal_mm.corruptions.condition import kind_of
 from cal_mm.corruptions.plan import modality_facts
+from cal_mm.engine.experiments import forget_experiment
 from cal_mm.evaluation import load_weights
 from cal_mm.evaluation.report import config_digest
 from cal_mm.files import write_atomically
@@ -108,6 +109,13 @@ def run_config(config: Any, lr: float | None, seed: int, args: argparse.Namespac
 def train(cfg: Any) -> dict[str, Any]:
     """Train in an emptied folder; the best validation accuracy, in percent, and its checkpoint."""
     shutil.rmtree(cfg.work_dir, ignore_errors=True)
+    try:
+        return _train(cfg)
+    finally:
+        forget_experiment(cfg.experiment_name)
+
+
+def _train(cfg: Any) -> dict[str, Any]:
     runner = Runner.from_cfg(cfg)
     runner.train()
     tracker = getattr(runner.model, 'contribution', None)
@@ -151,11 +159,14 @@ def test(cfg: Any, checkpoint: str, args: argparse.Namespace) -> list[dict[str, 
         feature_cache=cfg.default_hooks.feature_cache.folder,
     )
     cfg.load_from, cfg.resume = None, False
-    runner = Runner.from_cfg(cfg)
-    load_weights(runner.model, checkpoint)
-    share_frozen_encoders(runner.model)
-    runner.test()
-    return runner.test_loop.rows
+    try:
+        runner = Runner.from_cfg(cfg)
+        load_weights(runner.model, checkpoint)
+        share_frozen_encoders(runner.model)
+        runner.test()
+        return runner.test_loop.rows
+    finally:
+        forget_experiment(cfg.experiment_name)
 
 
 def condition_name(row: dict[str, Any]) -> str:

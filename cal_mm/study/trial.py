@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmengine.utils import ManagerMixin
 
+from cal_mm.engine.experiments import forget_experiment
 from cal_mm.engine.hooks import CheckpointGuardHook, FeatureCacheHook
 from cal_mm.evaluation.report import config_digest
 from cal_mm.wrapping import unwrap
@@ -109,7 +108,7 @@ def run_trial(
         return row
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _forget(folder.name)
+        forget_experiment(folder.name)
 
 
 def probe(plan: Plan, trial: Trial, folder: Path, features: Path) -> float:
@@ -129,7 +128,7 @@ def probe(plan: Plan, trial: Trial, folder: Path, features: Path) -> float:
         return time.perf_counter() - start + per_epoch * (epochs - cfg.train_cfg.max_epochs)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        _forget(place.name)
+        forget_experiment(place.name)
 
 
 def _train(
@@ -240,21 +239,3 @@ def _keep(cfg: Config, model: Any, best: KeepBestHook, ledger: Ledger, trial: Tr
     torch.save({'state_dict': model.state_dict(), 'meta': meta}, partial)
     os.replace(partial, folder / 'best.pth')
     return f'{name}/best.pth'
-
-
-def _forget(name: str) -> None:
-    """mmengine keeps the logger, hub and visualizer of every experiment for ever."""
-    for cls in _managers(ManagerMixin):
-        instances = getattr(cls, '_instance_dict', {})
-        for key in [k for k in instances if str(k).startswith(name)]:
-            if cls is DefaultScope and len(instances) <= 1:
-                continue
-            logger = instances.pop(key)
-            for handler in list(getattr(logger, 'handlers', ())):
-                handler.close()
-                logger.removeHandler(handler)
-
-
-def _managers(cls: Any) -> list[Any]:
-    children: list[Any] = cls.__subclasses__()
-    return [s for child in children for s in (child, *_managers(child))]

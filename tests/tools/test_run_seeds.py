@@ -4,10 +4,14 @@ checkpoint is taken, the table.
 
 import json
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_runner import ROOT, call, load_tool
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 
 from cal_mm.config import load_config
 from cal_mm.config.options import parse_option
@@ -69,6 +73,23 @@ def test_what_is_left_out_is_said_and_the_rest_tested(pair, options, tmp_path):
     assert f'{pair}: noise:4@c left out' in err
     assert Path(row['checkpoint']) == folder / 'best_accuracy_top1_epoch_1.pth'
     assert not stale.exists()
+
+
+def test_runs_of_one_name_in_one_second(pair, options, tmp_path, monkeypatch):
+    stopped = SimpleNamespace(
+        time=lambda: 1e9, localtime=time.localtime, strftime=time.strftime
+    )  # mmengine names what it keeps for ever by the experiment and the second
+    monkeypatch.setattr('mmengine.runner.runner.time', stopped)
+    out = tmp_path / 'runs.jsonl'
+    argv = [pair, '--seeds', '0', '--out', out, '--keep', '--cfg-options', *options]
+    for attack in ('noise:3', 'noise:5'):
+        code, _, err = call('run_seeds', *argv, '--attack', attack)
+        assert code == 0, err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    # trained once, tested twice
+    assert [len(r.get('rows', ())) for r in rows] == [0, 2, 2]
+    for manager in (DefaultScope, MessageHub, MMLogger):
+        assert not [k for k in manager._instance_dict if str(k).startswith(rows[0]['run'])]
 
 
 def test_a_misspelt_modality_shows_before_anything_is_trained(pair, options, tmp_path):
