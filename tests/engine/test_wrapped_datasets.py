@@ -42,6 +42,7 @@ def test_training_on_a_wrapped_dataset(data, tmp_path, wrapper):
 
     setup()
     cfg = load_config(str(ROOT / CONFIG.format('cal')))
+    cfg.experiment_name = own_name().split('=')[1]
     inner = dict(cfg.train_dataloader.dataset, data_root=str(data))
     if wrapper == 'RepeatDataset':
         wrapped = dict(type=wrapper, dataset=inner, times=2)
