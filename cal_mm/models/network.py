@@ -230,9 +230,10 @@ class MultiModalNetwork(BaseModel):
         z, kl = {}, {}
         for m in self.modalities:
             z[m], kl[m] = self.bottlenecks[m](h[m], noise.get(m), labels if training else None)
-        z = self._transformed(h, z, labels, present, draws, training)
         parts: Any = self.bottlenecks
         mu = {m: parts[m].mean(h[m]) if m in noise else z[m] for m in self.modalities}
+        z = self._transformed(h, z, labels, present, draws, training)
+        mu = self._transformed(h, mu, labels, present, None, False) if noise else dict(z)
         scaled = self._scale_nodes(z) if training else z
         logits, details = self._fused(scaled, present, draws)
         return ForwardState(

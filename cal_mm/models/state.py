@@ -22,7 +22,8 @@ class ForwardState:
         num_classes: C.
         features: encoder outputs h_m [B, H_m].
         z: what enters fusion, [B, D_m].
-        mu: the bottlenecks' means [B, D_m] (equal to ``z`` in evaluation).
+        mu: the bottlenecks' means [B, D_m], after the feature transforms as in evaluation; equal to
+            ``z`` where no bottleneck samples.
         kl: nats per sample, [B], float32.
         logits: fused logits y [B, C].
         log_prior: log of the class prior of the training data, [C].

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from builders import batch, build
+from builders import CAL, batch, build
 
 from cal_mm.engine.modulators import UncertaintyModulator
 from cal_mm.models.feature_transforms import OPM, AMCo, FeatureContext, VarianceWeights
@@ -110,6 +110,53 @@ def test_amco_by_loops():
     assert out['b'].eq(1).all()
     calm = trained(AMCo(threshold=1.0, length=1.0), {'a': 10, 'b': 4}, logits, progress=progress)
     assert calm['a'].eq(1).all()
+
+
+def test_amco_counts_modalities_that_are_there():
+    """The logits of what is missing are of an encoded zero: they say nothing."""
+    logits = {'a': UNSURE.repeat(8, 1), 'b': SURE.repeat(8, 1), 'c': table(8, 3)}
+    present = torch.ones(8, 3, dtype=torch.bool)
+    present[2:, 1] = False  # 'b' is sure only of what it does not see ...
+    present[4:, 2] = False  # ... and 'a' alone depends on nothing else
+    present[7] = False
+    logits['b'][:2] = UNSURE
+    got = dependence(list(logits.values()), present)
+    for i in range(8):
+        there = [m for j, m in enumerate('abc') if present[i, j]]
+        mass = {m: float(logits[m][i].double().exp().sum()) for m in there}
+        expected = [mass.get(m, 0.0) / (sum(mass.values()) or 1.0) for m in 'abc']
+        assert got[i].tolist() == pytest.approx(expected, rel=1e-5)
+    transform, z = AMCo(threshold=0.6, length=1.0), {m: torch.ones(8, 4) for m in 'abc'}
+    transform.setup(dict.fromkeys('abc', 4), 3)
+    progress = TrainProgress(epoch=5, max_epochs=10, update=5 * 20 + 1, max_updates=200)
+    for counter in (0, 1):
+        out = transform(z, context(tuple('abc'), logits, counter, present, progress=progress))
+    assert all(out[m].eq(1).all() for m in 'abc')
+    expected = [got[:4, 0].mean(), got[:2, 1].mean(), got[:4, 2].mean()]
+    assert transform.shares.mean.tolist() == pytest.approx([float(v) for v in expected])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ('name', 'sampling'),
+    [('VarianceWeights', 'abc'), ('MMTM', 'abc'), ('MMTM', 'ab'), ('OPM', 'ab'), ('AMCo', 'abc')],
+)
+def test_means_go_through_the_transforms_as_in_evaluation(name, sampling):
+    """Where a bottleneck samples, W is measured on what the model uses at inference."""
+    kinds = {m: 'Variational' if m in sampling else 'Linear' for m in 'abc'}
+    bottleneck = {m: dict(type=f'{k}Bottleneck', out_channels=8) for m, k in kinds.items()}
+    model = build(**{**CAL, 'bottleneck': bottleneck, 'feature_transforms': [dict(type=name)]})
+    data = model.data_preprocessor(batch(6, missing=((1, 'b'),)), training=True)
+    inference = model.state(**data)
+    for update in range(3):
+        model.progress = TrainProgress(update=update, max_updates=9, epoch=1, max_epochs=3)
+        state = model.state(**data, training=True)
+        for m in 'abc':
+            torch.testing.assert_close(state.mu[m], inference.z[m], rtol=0, atol=0)
+            assert m not in sampling or not torch.equal(state.z[m], state.mu[m])
+        torch.testing.assert_close(
+            state.mean_unimodal_logits('a'), inference.unimodal_logits('a'), rtol=0, atol=0
+        )
 
 
 @pytest.mark.parametrize('count', [1, 2, 3])

@@ -1,6 +1,7 @@
 """Gates: registered, pure, and what they read of a model."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from builders import CAL, CLASSES, DIMS, batch, build
 from cal_mm.models.bottlenecks import BottleneckUncertainty, posterior_numbers
 from cal_mm.models.contribution import shares
 from cal_mm.models.fusions.evidential import opinion
-from cal_mm.models.gates import GATE_NAMES, Gate, gate_features, pool_logits, two_sided_share
+from cal_mm.models.gates import GATE_NAMES, Gate, gate_features, log_two_sided_share, pool_logits
 from cal_mm.registry import GATES
 
 NUMBERS = torch.randn(60, len(DIMS), 2, generator=torch.Generator().manual_seed(0)) + 2
@@ -243,6 +244,51 @@ def test_uncertainty_takes_weight_from_what_is_unlike_the_clean_data():
     assert float(w[1][:, 1].mean()) < 0.02
 
 
+def test_uncertainty_has_weights_however_far_the_features_are():
+    model = ready('uncertainty')
+    data = model.data_preprocessor(batch(6, missing=[(3, 'b'), (3, 'c'), (4, 'c')]), False)
+    present = data['present']
+    rows = [[1.0, 2, 4], [18, 18, 18], [300, 301, 290], [20, 0, 0], [60, 61, 0], [math.inf] * 3]
+    z = torch.tensor(rows).requires_grad_()
+    state = replace(model.state(**data), present=present)
+    parts = replace(model._gate_parts(), uncertainty=lambda numbers: z[..., None].expand(6, 3, 2))
+    w = model.gate.weights(state, parts)
+    # sigmoid((3 - z) / 0.5) by its logarithm, in float64
+    t = (3 - z.detach().double()) / 0.5
+    log_a = torch.where(present, -torch.nn.functional.softplus(-t), -math.inf)[:5]
+    expected = (log_a - log_a.logsumexp(dim=1, keepdim=True)).exp().float()
+    torch.testing.assert_close(w[:5].detach(), expected, atol=1e-6, rtol=1e-4)
+    assert w[5].tolist() == pytest.approx([1 / 3] * 3)
+    usual = shares(log_two_sided_share(z[:1, :, None], 3.0, 0.5).exp())
+    torch.testing.assert_close(w[:1], usual)
+    (gradient,) = torch.autograd.grad(w[:5, 0].sum(), z)
+    assert torch.isfinite(gradient[:5]).all()
+    nothing = replace(state, present=torch.zeros_like(present))
+    assert model.gate.weights(nothing, parts).eq(0).all()
+
+
+def test_shares_of_a_sum_of_nothing():
+    values = torch.tensor([[0.0, 0.0, 0.0], [1e-20, 3e-20, 0.0], [0.0, 0.0, 5.0], [0.2, 0.2, 0.0]])
+    present = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1]]).bool()
+    assert shares(values, present).tolist() == [
+        pytest.approx(row) for row in ([1 / 3] * 3, [0.25, 0.75, 0], [0.5, 0.5, 0], [0.5, 0.5, 0])
+    ]
+    assert shares(values[:1]).tolist() == [pytest.approx([1 / 3] * 3)]
+    assert shares(values, torch.zeros_like(present)).eq(0).all()
+    leaf = values.clone().requires_grad_()
+    shares(leaf, present)[:, 0].sum().backward()
+    assert torch.isfinite(leaf.grad).all()
+
+
+def test_confidence_in_predictions_that_say_nothing():
+    model = ready('confidence')
+    for head in model.heads.values():
+        for p in head.parameters():
+            torch.nn.init.zeros_(p)
+    data = model.data_preprocessor(batch(3, missing=[(1, 'b')]), False)
+    torch.testing.assert_close(logits_of(model, data), model(**data).detach())
+
+
 def test_statistics_of_posteriors():
     fresh = BottleneckUncertainty(3)
     assert float(fresh(NUMBERS).abs().max()) == 0  # nobody is unusual before the fit
@@ -263,7 +309,8 @@ def test_statistics_of_posteriors():
 
 def test_both_sides_count():
     z = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, -3.0], [9.0, 0.0]])
-    assert two_sided_share(z, 3.0, 0.5).tolist() == pytest.approx([0.9975, 0.5, 0.5, 0], abs=1e-3)
+    a = log_two_sided_share(z, 3.0, 0.5).exp()
+    assert a.tolist() == pytest.approx([0.9975, 0.5, 0.5, 0], abs=1e-3)
 
 
 def test_what_a_gate_needs_is_told():

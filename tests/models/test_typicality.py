@@ -120,6 +120,38 @@ def test_a_reference_is_not_what_is_usual():
     assert torch.equal(few(clean), alone(clean))
 
 
+@pytest.mark.parametrize(('width', 'rank'), [(64, 1), (64, 3), (512, 1), (1, 1)])
+@pytest.mark.parametrize('elsewhere', [False, True])
+def test_features_of_low_rank(width, rank, elsewhere):
+    """What lies outside their subspace is rounding: neither unusual nor without a gradient."""
+    g = torch.Generator().manual_seed(0)
+    mix = torch.randn(rank, width, generator=g)
+
+    def features(n):
+        return 5 + torch.randn(n, rank, generator=g) @ mix
+
+    known = Typicality(width, 3)
+    reference = (features(600), torch.arange(600) % 3) if elsewhere else None
+    known.fit(features(200), torch.arange(200) % 3, reference)
+    x = features(200).requires_grad_()
+    a = known(x)
+    a.sum().backward()
+    assert float(a.detach().mean()) > 0.65
+    assert torch.isfinite(x.grad).all()
+    assert float(x.grad.abs().amax()) > 0
+    if width > rank:
+        noised = x.detach() + torch.randn(x.shape, generator=g)
+        assert float(known(noised).max()) < 0.01
+
+
+def test_a_gradient_at_the_mean():
+    known = Typicality(6, 2)
+    known.fit(torch.ones(20, 6), torch.arange(20) % 2)  # an encoder that says nothing
+    x = torch.ones(3, 6, requires_grad=True)
+    known(x).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
 def test_features_that_are_too_near_are_noticed():
     """A constant input need not lie far out."""
     known = Typicality(40, 2)

@@ -464,9 +464,15 @@ def shares(values: Tensor, present: Tensor | None = None) -> Tensor:
     Args:
         values: [B, M].
         present: bool [B, M], or None; an absent modality gets 0.
+
+    Returns:
+        [B, M], sums to one over the present modalities, which are equal where the sum is 0.
     """
-    kept = values if present is None else values * present
-    return kept / kept.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+    there = torch.ones_like(values) if present is None else present.to(values)
+    kept = values * there
+    total, least = kept.sum(dim=-1, keepdim=True), torch.finfo(kept.dtype).tiny
+    equal = there / there.sum(dim=-1, keepdim=True).clamp_min(1)
+    return torch.where(total < least, equal, kept / total.clamp_min(least))
 
 
 def told_information(logits: Tensor, labels: Tensor, log_prior: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ VARIANCE = 0.9
 SHRINKAGE = 0.1
 #: spreads below the median that are still nothing unusual
 FREE_BELOW = 2.0
+#: shares of the length outside the subspace below this are rounding
+LEAST_SHARE = 1e-3
 
 
 def heavy_tail(t: Tensor) -> Tensor:
@@ -141,6 +143,8 @@ class Typicality(nn.Module):
         levels = torch.tensor([0.16, 0.5, 0.84], dtype=usual.dtype, device=usual.device)
         low, middle, high = torch.quantile(usual, levels, dim=0)
         least = 1e-6 + 1e-3 * middle.abs()
+        if middle[1] <= LEAST_SHARE:  # nothing lies outside: this too is read in float32
+            least[1] = LEAST_SHARE
         self.centre.copy_(middle)
         self.above.copy_((high - middle).clamp_min(least))
         self.below.copy_((middle - low).clamp_min(least))
@@ -216,14 +220,17 @@ def _principal(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _numbers(space: _Subspace, h: Tensor) -> Tensor:
-    """Distance, share outside the subspace and distance to the nearest class: [B, H] -> [B, 3]."""
+    """Distance, share outside the subspace (1e-3 at least) and distance to the nearest class:
+    [B, H] -> [B, 3].
+    """
     x = (h - space.mean) / space.std
     inside = x @ space.components
     length = x.square().sum(dim=-1)
     outside = (length - inside.square().sum(dim=-1)).clamp_min(0)
     shrunk = (1 - SHRINKAGE) * space.variances + SHRINKAGE
-    distance = ((inside.square() / shrunk).sum(dim=-1) + outside / SHRINKAGE).sqrt()
-    share = (outside / length.clamp_min(1e-12)).sqrt()
+    squared = (inside.square() / shrunk).sum(dim=-1) + outside / SHRINKAGE
+    distance = squared.clamp_min(1e-12).sqrt()
+    share = (outside / length.clamp_min(1e-12)).clamp_min(LEAST_SHARE**2).sqrt()
     known = space.class_means.isfinite()
     to_class = torch.cdist(inside @ space.whitening, space.class_means.where(known, 0))
     nearest = to_class.masked_fill(~known[:, 0], float('inf')).amin(dim=-1)

@@ -18,12 +18,17 @@ from .base import FeatureContext, FeatureTransform
 __all__ = ['AMCo', 'dependence', 'masked_share']
 
 
-def dependence(logits: list[Tensor]) -> Tensor:
+def dependence(logits: list[Tensor], present: Tensor | None = None) -> Tensor:
     """Share of the probability mass over all modalities' logits together: M x [B, C] -> [B, M].
 
-    softmax over the M C logits side by side, summed within each modality.
+    softmax over the M C logits side by side, summed within each modality. One that is absent
+    (``present``: bool [B, M]) has no logits and the share 0.
     """
-    return torch.stack([v.float().logsumexp(dim=-1) for v in logits], dim=1).softmax(dim=1)
+    mass = torch.stack([v.float().logsumexp(dim=-1) for v in logits], dim=1)
+    if present is None:
+        return mass.softmax(dim=1)
+    least = torch.finfo(mass.dtype).min
+    return mass.masked_fill(~present, least).softmax(dim=1) * present
 
 
 def masked_share(step: float, length: float) -> float:
@@ -35,7 +40,8 @@ def masked_share(step: float, length: float) -> float:
 class AMCo(FeatureTransform):
     """In training: z_m <- z_m mask / (1 - p) for the modality that the prediction depends on.
 
-    m is dependent if its mean :func:`dependence` reaches ``threshold``; the update before decides.
+    m is dependent if its mean :func:`dependence` reaches ``threshold``, over the samples that have
+    it and another one; the update before decides.
     The mask zeroes int(p D_m) dimensions, the same for the whole update; p = :func:`masked_share`
     of a step that grows by epoch / 10 with each update of an epoch and starts again with the next.
 
@@ -65,8 +71,12 @@ class AMCo(FeatureTransform):
         if not context.training or draws is None or len(z) < 2:
             return z
         with torch.no_grad():
-            shares = dependence([context.unimodal_logits(m, z[m]) for m in context.modalities])
-        mean = self.shares(shares, draws.counter)
+            logits = [context.unimodal_logits(m, z[m]) for m in context.modalities]
+            shares = dependence(logits, context.present)
+        seen = context.present
+        if seen is not None:  # a modality alone has all of the mass, whatever its logits
+            seen = seen & (seen.sum(dim=1, keepdim=True) > 1)
+        mean = self.shares(shares, draws.counter, seen)
         if mean is None or float(mean.max()) < self.threshold:
             return z
         done = progress.update % max(1, -(-progress.max_updates // max(1, progress.max_epochs)))

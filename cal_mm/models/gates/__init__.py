@@ -5,7 +5,7 @@ from cal_mm.registry import GATES
 from .base import FeatureGate, Gate, GateParts
 from .decisions import EvidenceGate, ExpertsGate, PoolGate
 from .features import ConfidenceGate, ContributionGate, NoGate, UncertaintyGate
-from .functional import expert_logits, gate_features, pool_logits, two_sided_share
+from .functional import expert_logits, gate_features, log_two_sided_share, pool_logits
 
 __all__ = [
     'GATE_NAMES',
@@ -21,8 +21,8 @@ __all__ = [
     'UncertaintyGate',
     'expert_logits',
     'gate_features',
+    'log_two_sided_share',
     'pool_logits',
-    'two_sided_share',
 ]
 
 #: the short names, as ``model.gate`` and ``--gate`` take them

@@ -3,6 +3,7 @@
 Source: ours, as options of the reconstruction of CAL.
 """
 
+import torch
 from torch import Tensor
 
 from cal_mm.models.bottlenecks import posterior_numbers
@@ -11,7 +12,7 @@ from cal_mm.models.state import ForwardState
 from cal_mm.registry import GATES
 
 from .base import FeatureGate, Gate, GateParts
-from .functional import two_sided_share
+from .functional import log_two_sided_share
 
 __all__ = ['ConfidenceGate', 'ContributionGate', 'NoGate', 'UncertaintyGate']
 
@@ -92,4 +93,9 @@ class UncertaintyGate(FeatureGate):
             raise ValueError('UncertaintyGate needs bottlenecks with a KL (VariationalBottleneck)')
         z = parts.uncertainty(posterior_numbers(parts.bottlenecks, state.features, state.kl))
         chosen = {'both': z, 'kl': z[..., :1], 'entropy': z[..., 1:]}[self.measure]
-        return shares(two_sided_share(chosen, self.offset, self.slope), state.present)
+        log_a = log_two_sided_share(chosen, self.offset, self.slope)
+        least = torch.finfo(log_a.dtype).min
+        log_a = log_a.clamp_min(least / 2)
+        if state.present is None:
+            return log_a.softmax(dim=-1)
+        return log_a.masked_fill(~state.present, least).softmax(dim=-1) * state.present

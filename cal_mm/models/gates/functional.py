@@ -5,8 +5,9 @@ Source: ours, as options of the reconstruction of CAL; none is the paper's known
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-__all__ = ['expert_logits', 'gate_features', 'pool_logits', 'two_sided_share']
+__all__ = ['expert_logits', 'gate_features', 'log_two_sided_share', 'pool_logits']
 
 
 def gate_features(
@@ -73,8 +74,8 @@ def pool_logits(fused: Tensor, unimodal: Tensor, trust: Tensor, fused_trust: Ten
     return torch.where(total <= 0, log_p, pooled.log_softmax(dim=-1))
 
 
-def two_sided_share(z: Tensor, offset: float, slope: float) -> Tensor:
-    """a = sigmoid((offset - max over the last dimension of abs(z)) / slope).
+def log_two_sided_share(z: Tensor, offset: float, slope: float) -> Tensor:
+    """log a, a = sigmoid((offset - max over the last dimension of abs(z)) / slope).
 
     Args:
         z: standardised numbers [..., K]; too large and too small count alike.
@@ -82,6 +83,6 @@ def two_sided_share(z: Tensor, offset: float, slope: float) -> Tensor:
         slope: > 0, how sharply it falls.
 
     Returns:
-        [...], in (0, 1).
+        [...], < 0; a itself underflows far from clean data.
     """
-    return torch.sigmoid((offset - z.abs().amax(dim=-1)) / slope)
+    return logsigmoid((offset - z.abs().amax(dim=-1)) / slope)
