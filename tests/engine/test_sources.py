@@ -8,6 +8,7 @@ import torch
 from builders import CAL, batch, build, model_config, samples
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from torch import nn
 from torch.nn import functional as F
 
 from cal_mm.engine.collect import plain_loader
@@ -16,6 +17,7 @@ from cal_mm.engine.sources import pilot
 from cal_mm.engine.sources.estimate import _Calibrated, estimate_from_predictions, make_folds
 from cal_mm.engine.sources.probes import coalition_scores, fit_ridge
 from cal_mm.models.contribution.functional import coalition_plan
+from cal_mm.models.encoders import BaseEncoder
 from cal_mm.registry import CONTRIBUTION_SOURCES
 
 
@@ -323,6 +325,40 @@ def test_a_pilot_learns_alike_however_an_update_is_split():
     assert any((x - y).abs().max() > 1e-2 for x, y in zip(found[0], start, strict=True))
     for x, y in zip(*found, strict=True):
         torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-4)
+
+
+class PartlyFixed(BaseEncoder):
+    """A fixed layer with statistics, a fixed scale, and a layer that learns."""
+
+    def __init__(self):
+        super().__init__(4)
+        self.norm = nn.BatchNorm1d(6).requires_grad_(False)
+        self.scale = nn.Parameter(torch.ones(6), requires_grad=False)
+        self.last = nn.Linear(6, 4)
+
+    def encode(self, x, mask=None):
+        return self.last(self.norm(x) * self.scale)
+
+
+def test_what_does_not_learn_in_a_pilot_is_the_runs():
+    """As it is after load_from; what learns starts anew, and nothing more is drawn for that."""
+    encoders = dict(model_config()['encoders'], b=dict(type=PartlyFixed))
+    encoders['a'] = dict(encoders['a'], frozen=True)
+    runner = SimpleNamespace(cfg=Config(dict(model=model_config(encoders=encoders))))
+    model = build(encoders=encoders)
+    states, drawn = [], []
+    for _ in range(2):
+        with preserved_rng(3):
+            states.append(pilot.PilotSource._build(runner, model).encoders.state_dict())
+            drawn.append(torch.rand(3))
+        with torch.no_grad():  # load_from
+            for value in model.encoders.state_dict().values():
+                value.fill_(2)
+    assert torch.equal(*drawn)
+    for name, value in states[1].items():
+        fixed = name.startswith(('a.', 'b.norm', 'b.scale'))
+        expected = torch.full_like(value, 2) if fixed else states[0][name]
+        assert torch.equal(value, expected), name
 
 
 def test_a_source_splits_by_the_batch_of_the_run(monkeypatch):

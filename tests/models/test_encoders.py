@@ -479,6 +479,16 @@ def test_text_trainable_layers() -> None:
         trained(trainable_layers=3)
 
 
+@pytest.mark.parametrize('kind', ['xlm', 'flaubert'])
+def test_text_trainable_layers_of_models_with_a_list_for_each_part(kind: str) -> None:
+    config = dict(model_type=kind, n_words=30, emb_dim=16, n_layers=3, n_heads=2)
+    encoder = ENCODERS.build(dict(type='HFTextEncoder', config=config, trainable_layers=1))
+    learning = {n for n, p in encoder.named_parameters() if p.requires_grad}
+    last = {n for n, _ in encoder.named_parameters() if '.2.' in n}
+    assert learning == last
+    assert {n.split('.')[1] for n in last} == {'attentions', 'layer_norm1', 'ffns', 'layer_norm2'}
+
+
 def test_text_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match='either model'):
         ENCODERS.build(dict(type='HFTextEncoder'))

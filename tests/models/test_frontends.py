@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import librosa
@@ -290,6 +291,22 @@ def test_text(tokenizer):
     with pytest.raises(FrontEndError, match='expected texts, got int') as caught:
         front(['a', 3])
     assert caught.value.indices == (1,)
+
+
+@pytest.mark.parametrize('loaded', [False, True])
+def test_text_is_padded_on_the_right(tokenizer, tmp_path, loaded):
+    given = load_tokenizer(tokenizer)
+    given.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / 'tokenizer_config.json').read_text())
+    settings['padding_side'] = given.padding_side = 'left'
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
+    front = make('TextFrontEnd', tokenizer=given if loaded else str(tmp_path))
+    assert front.tokenizer.padding_side == 'left'
+    texts = ['a cat', 'the dog ran away', '']
+    expected = make('TextFrontEnd', tokenizer=tokenizer)(texts)
+    for found, right in zip(front(texts), expected, strict=True):
+        assert torch.equal(found, right)
+    assert given.padding_side == 'left'  # the tokenizer itself is left as it is
 
 
 def test_text_never_has_an_empty_row(tokenizer):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from cal_mm.models.contribution.functional import CoalitionPlan
@@ -34,10 +34,11 @@ class PilotSource(CrossFittedSource):
     """Grouped K-fold pilot training: I and D of samples that the pilot never saw.
 
     Per fold a fresh model of the run's own config (fused and unimodal cross-entropy) trains for a
-    few updates on the other folds with the run's optimiser at its base rate. What its encoders'
-    features then tell is read by ridge probes, one per coalition, fitted on the same folds; the
-    fold's predictions are calibrated across folds. The pilot's own fusion and heads would tell how
-    fast a modality learns rather than how much it tells.
+    few updates on the other folds with the run's optimiser at its base rate. What does not learn in
+    the encoders is the run's own; what learns starts anew, also where the run starts from
+    ``load_from``. What its encoders' features then tell is read by ridge probes, one per coalition,
+    fitted on the same folds; the fold's predictions are calibrated across folds. The pilot's own
+    fusion and heads would tell how fast a modality learns rather than how much it tells.
 
     Args:
         folds: K >= 2. Samples with one ``group`` stay in one fold.
@@ -108,6 +109,7 @@ class PilotSource(CrossFittedSource):
         cfg.losses = [dict(type='FusedCrossEntropy'), dict(type='UnimodalCrossEntropy', weight=1.0)]
         pilot = alone(MODELS.build(cfg))
         pilot.init_weights()
+        _take_fixed(pilot.encoders, model.encoders)
         # fitted statistics of the front ends, not weights
         pilot.data_preprocessor.load_state_dict(model.data_preprocessor.state_dict())
         pilot.class_log_prior.copy_(model.class_log_prior.cpu())
@@ -157,3 +159,19 @@ class PilotSource(CrossFittedSource):
             Subset(dataset, index.tolist()), batch_size=max(size, 64), collate_fn=pseudo_collate
         )
         return collect(pilot, loader, masks=masks, device='cpu')
+
+
+@torch.no_grad()
+def _take_fixed(part: nn.Module, of_run: nn.Module) -> None:
+    """Copy into ``part`` what does not learn, from the module of the run that is built alike.
+
+    Parameters without a gradient, and the buffers of modules in which nothing learns.
+    """
+    if not any(p.requires_grad for p in part.parameters()):
+        part.load_state_dict(of_run.state_dict())
+        return
+    for name, parameter in part.named_parameters(recurse=False):
+        if not parameter.requires_grad:
+            parameter.copy_(of_run.get_parameter(name))
+    for name, child in part.named_children():
+        _take_fixed(child, of_run.get_submodule(name))

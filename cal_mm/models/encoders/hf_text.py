@@ -197,8 +197,16 @@ def _train_last(net: Any, count: int) -> None:
             f'use frozen=True or None'
         )
     net.requires_grad_(False)
-    for layer in list(stacks[0])[depth - count :]:
-        layer.requires_grad_(True)
+    for stack in _beside(net, stacks[0]):
+        for layer in list(stack)[depth - count :]:
+            layer.requires_grad_(True)
     pooler = getattr(net, 'pooler', None)
     if pooler is not None:
         pooler.requires_grad_(True)
+
+
+def _beside(net: nn.Module, stack: nn.ModuleList) -> list[nn.ModuleList]:
+    """``stack`` and the lists of its length next to it: XLM has one for each part of a layer."""
+    parent = next(m for m in net.modules() if any(c is stack for c in m.children()))
+    lists = [c for c in parent.children() if isinstance(c, nn.ModuleList)]
+    return [c for c in lists if len(c) == len(stack)]

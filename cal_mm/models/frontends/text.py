@@ -63,8 +63,10 @@ def _from_folder(folder: Path, shown: str) -> Any:
 class TextFrontEnd(FrontEnd):
     """Texts to (input_ids int64 [B, L], attention_mask int64 [B, L], 1 = token).
 
-    Longer texts are cut without a warning. A text without tokens keeps one padding position that
-    counts, so that no encoder averages over nothing.
+    Longer texts are cut without a warning. Padding is on the right, whatever side the tokenizer
+    itself names: models that count positions from the first column then give a text the same
+    feature beside any other. A text without tokens keeps one padding position that counts, so that
+    no encoder averages over nothing.
 
     Args:
         tokenizer: see ``load_tokenizer``; or a tokenizer object.
@@ -115,6 +117,7 @@ class TextFrontEnd(FrontEnd):
         encoded = self.tokenizer(
             list(values),
             padding=self.padding,
+            padding_side='right',
             truncation=True,
             max_length=self.max_length,
             return_attention_mask=True,
