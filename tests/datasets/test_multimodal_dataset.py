@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from fixtures import LOADERS, write_prepared
+from fixtures import LOADERS, wav, write_prepared
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import (
     ClassBalancedDataset,
@@ -24,8 +24,11 @@ from cal_mm.datasets import (
     feature_statistics,
     set_dataset_epoch,
 )
-from cal_mm.datasets.transforms import LoadFeatures, ModalityTransform
-from cal_mm.registry import DATASETS
+from cal_mm.datasets.transforms import LoadFeatures, ModalityTransform, WordDropout
+from cal_mm.datasets.transforms.base import is_repeatable
+from cal_mm.engine.hooks.feature_cache import draws_at_random
+from cal_mm.models.frontends import SpectrogramFrontEnd
+from cal_mm.registry import DATASETS, TRANSFORMS
 from data_prep.common import DatasetSpec, write_dataset
 
 
@@ -529,3 +532,59 @@ def test_transform_that_returns_none_is_refused(prepared):
 
 def test_class_is_importable():
     assert MultiModalDataset is DATASETS.get('MultiModalDataset')
+
+
+class OwnDropout(WordDropout):
+    """Takes its numbers from the sample's generator."""
+
+
+class OwnSource(ModalityTransform):
+    """Takes its numbers from elsewhere."""
+
+    source = np.random.default_rng(0)
+
+    def apply(self, value, modality, results, *args):
+        return f'{value} {self.source.random()}'
+
+
+class OwnSpectrogram(SpectrogramFrontEnd):
+    pass
+
+
+def test_draws_are_noticed_where_the_first_samples_do_not_draw(tmp_path):
+    def clip(length):
+        return dict(audio=wav(np.random.default_rng(0).uniform(-0.5, 0.5, length)))
+
+    change = {f'train-{i}': clip(400 if i > 3 else 100) for i in range(12)}
+    for i in range(5):
+        change[f'train-{i}']['text'] = None
+    write_prepared(tmp_path, dict(train=12), change=change)
+
+    def drawn(modality, *steps, wrapped=False):
+        pipeline = [*LOADERS[:2], *steps, *LOADERS[3:]]
+        dataset = build(tmp_path, pipeline=pipeline, modalities=['audio', 'text'])
+        return draws_at_random(Subset(dataset, range(10)) if wrapped else dataset, [modality])
+
+    plain, crop = dict(type='LoadAudio', modality='audio'), dict(crop='random')
+    assert not drawn('audio', plain)
+    assert drawn('audio', dict(plain, num_samples=200, **crop))
+    assert not drawn('audio', dict(plain, **crop))  # of what length?
+    assert not drawn('text', dict(plain, num_samples=200, **crop))
+    text = dict(type='LoadText', modality='text')
+    shipped = dict(type='WordDropout', modality='text')
+    for step in (shipped, OwnDropout(modality='text'), OwnSource(modality='text')):
+        for wrapped in (False, True):
+            assert drawn('text', plain, text, step, wrapped=wrapped)
+        assert not drawn('audio', plain, text, step)
+
+
+def test_which_transforms_with_a_choice_are_repeatable():
+    def told(kind, **options):
+        return is_repeatable(TRANSFORMS.build(dict(type=kind, modality='x', **options)))
+
+    assert told('LoadImage', frame_sampling='random')  # all frames
+    assert not told('LoadImage', frame_sampling='random', num_frames=2)
+    assert told('LoadAudio', crop='random')
+    assert not told('LoadAudio', crop='random', num_samples=2)
+    assert told('ComputeSpectrogram', frontend=dict(type='SpectrogramFrontEnd'))
+    assert not told('ComputeSpectrogram', frontend=dict(type=OwnSpectrogram))

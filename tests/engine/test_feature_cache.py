@@ -1,5 +1,6 @@
 """Features of frozen encoders on the disk: which datasets share them, which have none."""
 
+import copy
 import logging
 from types import SimpleNamespace
 
@@ -8,11 +9,17 @@ import torch
 from builders import build
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from cal_mm.datasets import column_of
 from cal_mm.engine.hooks import FeatureCacheHook, feature_cache
-from cal_mm.models.encoders.cache import DrawnFeatureDataset, FeatureStore
+from cal_mm.engine.hooks.feature_cache import with_dataset
+from cal_mm.models.encoders.cache import (
+    CachedFeatureDataset,
+    DrawnFeatureDataset,
+    FeatureStore,
+    compute_features,
+)
 from cal_mm.models.encoders.origin import NoDigestError
 from cal_mm.registry import DATASETS
 from cal_mm.structures import MultiModalDataSample
@@ -247,3 +254,59 @@ def test_workers_that_go_on_serve_the_draw_of_the_epoch():
         (batch,) = loader
         served.append([float(row[0]) for row in batch['features']['b']])
     assert served == [[0.0] * 6, [1.0] * 6, [0.0] * 6]
+
+
+def test_batches_of_a_batch_sampler_stay():
+    dataset = ScaledRows()
+    batches = BatchSampler(RandomSampler(dataset), 4, drop_last=True)
+    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=pseudo_collate)
+    stores = {m: FeatureStore(m, 'k', dataset.sample_ids, torch.randn(6, 8)) for m in 'abc'}
+    cached = with_dataset(loader, CachedFeatureDataset(dataset, stores, 'abc'))
+    (batch,) = cached
+    assert len(batch['data_samples']) == 4
+    assert cached.batch_sampler is batches
+
+
+@DATASETS.register_module()
+class LateImages(ScaledRows):
+    """The first four of six samples have no image; their data samples do not say so."""
+
+    def __getitem__(self, i):
+        item = super().__getitem__(i)
+        image = None if i < 4 else torch.full((3, 8, 8), 40 * i, dtype=torch.uint8)
+        return {**item, 'inputs': dict(a=item['inputs']['a'], image=image)}
+
+
+@pytest.mark.parametrize('draws', [0, 1])
+def test_a_modality_that_the_first_batches_lack(tmp_path, monkeypatch, draws):
+    encoders = dict(
+        a=dict(type='MLPEncoder', in_channels=8, out_channels=6, frozen=True),
+        image=dict(type='SmallImageCNN', in_channels=3, channels=[4], frozen=True),
+    )
+    front_ends = dict(a=dict(type='FeatureFrontEnd'), image=dict(type='ImageFrontEnd'))
+    preprocessor = dict(type='MultiModalPreprocessor', frontends=front_ends)
+    fresh = build(data_preprocessor=preprocessor, encoders=encoders).eval()
+    monkeypatch.setattr(feature_cache, 'draws_at_random', lambda *_: draws > 0)
+    for known in (False, True):
+        model = copy.deepcopy(fresh)
+        runner = runner_of(model, dict(type='LateImages', digest='x'), tmp_path)
+        if known:
+            monkeypatch.setattr(FeatureCacheHook, '_compute', None)
+        FeatureCacheHook(batch_size=2, draws=draws).before_train(runner)
+        first, last = runner.train_loop.dataloader  # batches of 4
+        out = model.data_preprocessor(first, training=True)
+        assert out['features']['image'].shape == (4, model.encoders['image'].out_channels)
+        assert out['present'].tolist() == [[True, False]] * 4
+        out = model.data_preprocessor(last, training=True)
+        assert out['present'] is None
+        plain = [runner.train_loop.dataloader.dataset.dataset[i] for i in (4, 5)]
+        told = fresh.data_preprocessor(pseudo_collate(plain))['inputs']['image']
+        torch.testing.assert_close(out['features']['image'], fresh.encoders['image'](told))
+
+
+def test_an_input_that_is_none_is_missing_whatever_the_sample_says():
+    samples = [MultiModalDataSample.of(f's{i}', 0) for i in range(3)]
+    batch = dict(inputs=dict(a=[1, None, 1]), data_samples=samples)
+    store = compute_features(lambda _: dict(a=torch.ones(3, 2)), [batch], dict(a='k'))['a']
+    assert store.missing == {'s1'}
+    assert store.sample_ids == ['s0', 's2']

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from cal_mm.models.encoders import MLPEncoder, origin
+from cal_mm.models.encoders import BaseEncoder, MLPEncoder, origin
 from cal_mm.models.encoders.origin import (
     NoDigestError,
     class_digest,
@@ -23,6 +23,7 @@ from cal_mm.models.encoders.origin import (
 )
 from cal_mm.models.frontends import DepthFrontEnd, FeatureFrontEnd, ImageFrontEnd, TextFrontEnd
 from cal_mm.models.frontends.tokenizers import build_word_tokenizer
+from cal_mm.models.preprocessor import MultiModalPreprocessor
 from cal_mm.registry import CORRUPTIONS
 
 
@@ -154,6 +155,59 @@ def test_weights_settings_code_versions_and_modes_count(monkeypatch):
     monkeypatch.undo()
     assert len(set(told)) == len(told)
     assert facts() == told[0]
+
+
+class Scaled(BaseEncoder):
+    """One's own: neither ``scale`` nor the convolution's stride is among its facts."""
+
+    def __init__(self, scale=1.0, stride=1, note=None):
+        super().__init__(3)
+        self.scale, self.note = scale, note
+        self.conv = nn.Conv1d(1, 3, 1, stride=stride)
+        nn.init.ones_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+        self.freeze()
+
+    def encode(self, x, mask=None):
+        return self.scale * self.conv(x[:, None]).mean(dim=-1)
+
+
+class Gain(MultiModalPreprocessor):
+    def __init__(self, gain=1.0, extra=None, **kwargs):
+        super().__init__(**kwargs)
+        self.gain, self.extra = gain, extra
+
+
+def facts_of(encoder, preprocessor=MultiModalPreprocessor, **options):
+    made = preprocessor(frontends=dict(a=dict(type='FeatureFrontEnd')), **options)
+    return encoding_facts(SimpleNamespace(encoders={'a': encoder}, data_preprocessor=made), 'a')
+
+
+def test_settings_of_an_own_encoder_count_also_those_that_its_digest_leaves_out():
+    told = [facts_of(Scaled(**o)) for o in ({}, dict(scale=5.0), dict(stride=2))]
+    assert len({json.dumps(t) for t in told}) == 3
+    assert len({t['encoder'] for t in told}) == 1
+    used = Scaled()
+    used(torch.ones(2, 4))
+    assert facts_of(used) == told[0]
+    with pytest.raises(NoDigestError, match='lambda'):
+        facts_of(Scaled(note=lambda: 1))
+    shipped = facts_of(MLPEncoder(in_channels=3))
+    assert set(shipped) == {'encoder', 'front_end', 'classes', 'code', 'software', 'machine'}
+
+
+def test_settings_of_an_own_preprocessor_count():
+    encoder = MLPEncoder(in_channels=3)
+    told = [facts_of(encoder, Gain, **o) for o in ({}, dict(gain=2.0), dict(extra=nn.Linear(1, 1)))]
+    assert len({json.dumps(t) for t in [facts_of(encoder), *told]}) == 4
+    assert [name for name, _ in told[0]['preprocessor_classes']] == [f'{__name__}.Gain']
+    with pytest.raises(NoDigestError, match='lambda'):
+        facts_of(encoder, Gain, extra=lambda: 1)
+    used = Gain(frontends=dict(a=dict(type='FeatureFrontEnd')))
+    model = SimpleNamespace(encoders={'a': encoder}, data_preprocessor=used)
+    before = encoding_facts(model, 'a')
+    used(dict(inputs=dict(a=[torch.ones(3)]), data_samples=None))  # takes the shape down
+    assert encoding_facts(model, 'a') == before
 
 
 def test_the_package_digest_covers_what_it_names(monkeypatch, tmp_path):

@@ -136,7 +136,7 @@ class LoadAudio(ModalityTransform):
     @property
     def repeatable(self) -> bool:
         """See ``ModalityTransform``."""
-        return self.crop != 'random'
+        return self.crop != 'random' or self.num_samples is None
 
     def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
         """The rate after resampling.

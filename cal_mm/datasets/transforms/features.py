@@ -78,6 +78,11 @@ class ComputeSpectrogram(ModalityTransform):
                 f'ComputeSpectrogram needs a front end of the kind waveform'
             )
 
+    @property
+    def repeatable(self) -> bool:
+        """See ``ModalityTransform``; a front end of one's own may draw at random."""
+        return type(self.frontend).__module__.startswith('cal_mm.')
+
     def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
         """Changes nothing; refuses waveforms of another sample rate than the front end's."""
         expected = getattr(self.frontend, 'sample_rate', None)

@@ -136,7 +136,7 @@ class LoadImage(ModalityTransform):
     @property
     def repeatable(self) -> bool:
         """See ``ModalityTransform``."""
-        return self.frame_sampling != 'random'
+        return self.frame_sampling != 'random' or self.num_frames is None
 
     def update_facts(self, facts: dict[str, dict[str, Any]]) -> None:
         """How many frames are taken of a list of them, and one channel where colours go."""

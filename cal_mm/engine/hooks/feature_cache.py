@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 
 from cal_mm.datasets import MultiModalDataset, column_of, described_datasets, set_dataset_epoch
 from cal_mm.datasets.access import nested_datasets
+from cal_mm.datasets.rows import ArrowRows
+from cal_mm.datasets.transforms.base import is_repeatable
 from cal_mm.engine.feature_memo import FeatureMemo
 from cal_mm.files import locked
 from cal_mm.models.encoders.cache import (
@@ -140,6 +142,7 @@ class FeatureCacheHook(Hook):
         stores = self._stores(runner, model, dataset, keys, which) if is_main_process() else {}
         barrier()
         stores = stores or self._stores(runner, model, dataset, keys, which)
+        _tell_widths(model, stores)
         cached = CachedFeatureDataset(dataset, stores, model.modalities)
         return with_dataset(loader, cached)
 
@@ -192,6 +195,7 @@ class FeatureCacheHook(Hook):
                         self._compute(model, dataset, wanted, folder, memo)
         barrier()
         draws = [self._load(folder, wanted) for wanted in keys]
+        _tell_widths(model, draws[0])
         return with_dataset(loader, DrawnFeatureDataset(dataset, draws, model.modalities))
 
     @staticmethod
@@ -233,9 +237,17 @@ class FeatureCacheHook(Hook):
             if memo is not None:
                 found = memo.serve(batch)['features']
                 return {m: _stacked(found[m], model.encoders[m].out_channels) for m in keys}
+            # what no sample of the batch has gets zeros: a front end may not know its shape
+            inputs, count = batch['inputs'], len(batch['data_samples'])
+            absent = {m for m in model.modalities if all(v is None for v in inputs.get(m, [0]))}
+            zeros = {m: torch.zeros(count, model.encoders[m].out_channels) for m in absent}
+            if zeros:
+                batch = {**batch, 'features': {**(batch.get('features') or {}), **zeros}}
             data = model.data_preprocessor(batch, training=False)
             masks = data.get('masks') or {}
-            return {m: model.encoders[m](data['inputs'][m], masks.get(m)) for m in keys}
+            there = set(keys) - absent
+            found = {m: model.encoders[m](data['inputs'][m], masks.get(m)) for m in there}
+            return {**zeros, **found}
 
         loader = DataLoader(dataset, batch_size=self.batch_size, collate_fn=pseudo_collate)
         with evaluating(model):
@@ -290,25 +302,37 @@ def _stacked(features: list[Tensor | None], channels: int) -> Tensor:
     return torch.stack([zeros if f is None else f for f in features])
 
 
+def _tell_widths(model: Any, stores: Mapping[str, FeatureStore]) -> None:
+    """Tell the preprocessor how wide the features are: a first batch may have none."""
+    preprocessor = model.data_preprocessor
+    if not hasattr(preprocessor, 'seen_widths'):
+        return
+    for column, name in enumerate(preprocessor.modalities):
+        if name in stores and not preprocessor.seen_widths[column]:
+            preprocessor.seen_widths[column] = model.encoders[name].out_channels
+
+
 def _not_cached(runner: Any, loader: DataLoader, which: str, why: Exception) -> DataLoader:
     runner.logger.warning(f'{which}: the features are not cached on disk: {why}')
     return loader
 
 
 def draws_at_random(dataset: Any, modalities: list[str]) -> bool:
-    """Whether a transform draws for one of the modalities, or the first samples differ from one
-    epoch to the next (a transform with a source of its own, or a wrapper). Leaves the dataset at
-    epoch 0.
+    """Whether a transform draws for one of the modalities, or the first samples that have them
+    differ from one epoch to the next (a transform with a source of its own, or a wrapper). Leaves
+    the dataset at epoch 0.
     """
     if isinstance(dataset, (CachedFeatureDataset, DrawnFeatureDataset)):
         return isinstance(dataset, DrawnFeatureDataset)
-    for inner in described_datasets(dataset):
+    inside = described_datasets(dataset)
+    for inner in inside:
         if not getattr(inner, 'test_mode', True) and _pipeline_draws(inner, modalities):
             return True
+    shown = [(d, _shown(d, modalities)) for d in {id(d): d for d in (dataset, *inside)}.values()]
     views = []
     for epoch in (0, 1):
         set_dataset_epoch(dataset, epoch)
-        views.append([dataset[i]['inputs'] for i in range(min(4, len(dataset)))])
+        views.append([_inputs(d[i]) for d, indices in shown for i in indices])
     set_dataset_epoch(dataset, 0)
     return any(
         not _same(a.get(m), b.get(m)) for a, b in zip(*views, strict=True) for m in modalities
@@ -318,21 +342,51 @@ def draws_at_random(dataset: Any, modalities: list[str]) -> bool:
 def _pipeline_draws(dataset: Any, modalities: list[str]) -> bool:
     """Whether a transform takes numbers from the sample's generator, in training or not.
 
-    A rare event (one modality in a hundred dropped) need not show in the first samples, but it is
-    drawn for every sample.
+    One of cal_mm does unless it says ``repeatable``, though perhaps only for some samples (a clip
+    that is too long, a text with words). Any other is tried on the first samples that have the
+    modalities: a rare event (one in a hundred dropped) need not show there, but it is drawn for
+    every sample.
     """
     if not hasattr(dataset, 'raw'):
         return False
-    for i in range(min(4, len(dataset))):
+    steps = dataset.pipeline.transforms
+    ours = [step for step in steps if type(step).__module__.startswith('cal_mm.')]
+    if any(_touches(step, modalities) and not is_repeatable(step) for step in ours):
+        return True
+    if len(ours) == len(steps):
+        return False
+    for i in _shown(dataset, modalities):
         results = dataset.raw(i)
         rng = results['rng']
-        for transform in dataset.pipeline.transforms:
+        for step in steps:
             before = rng.bit_generator.state
-            results = transform(results)
-            names = getattr(transform, 'modalities', None)
-            if rng.bit_generator.state != before and (not names or set(names) & set(modalities)):
+            results = step(results)
+            if rng.bit_generator.state != before and _touches(step, modalities):
                 return True
     return False
+
+
+def _touches(transform: Any, modalities: Sequence[str]) -> bool:
+    names = getattr(transform, 'modalities', None)
+    return not names or bool(set(names) & set(modalities))
+
+
+def _shown(dataset: Any, modalities: Sequence[str]) -> list[int]:
+    """The first four samples, and the first four with a value of each modality where rows tell."""
+    found = set(range(min(4, len(dataset))))
+    if getattr(type(dataset), 'raw', None) is not MultiModalDataset.raw:
+        return sorted(found)
+    for name in set(modalities) & set(dataset.modalities):
+        rows = ArrowRows(dataset.rows.folder, [name])
+        positions = ((i, dataset.get_data_info(i)['row']) for i in range(len(dataset)))
+        there = (i for i, row in positions if rows.row(row)[name] is not None)
+        found.update(itertools.islice(there, 4))
+    return sorted(found)
+
+
+def _inputs(item: Any) -> Mapping[str, Any]:
+    """Those of a packed item; none of what a wrapper packs."""
+    return item.get('inputs', {}) if isinstance(item, Mapping) else {}
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -354,11 +408,14 @@ def with_dataset(loader: DataLoader, dataset: CachedFeatureDataset) -> DataLoade
             worker_init_fn=loader.worker_init_fn,
             multiprocessing_context=loader.multiprocessing_context,
         )
+    batches: dict[str, Any] = dict(
+        batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last
+    )
+    if loader.batch_size is None and loader.batch_sampler is not None:
+        batches = dict(batch_sampler=loader.batch_sampler)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size=loader.batch_size,
-        sampler=loader.sampler,
         collate_fn=loader.collate_fn,
-        drop_last=loader.drop_last,
+        **batches,
         **workers,
     )

@@ -239,8 +239,8 @@ def compute_features(
         keys: cache key by modality; these modalities are stored.
 
     Returns:
-        a store per modality, not yet saved. A sample whose ``missing`` names the modality is noted
-        as missing.
+        a store per modality, not yet saved. A sample whose ``missing`` names the modality, or whose
+        input is None, is noted as missing.
 
     Raises:
         LookupError: ``encode`` did not give one of the modalities.
@@ -255,7 +255,8 @@ def compute_features(
         for m in keys:
             if m not in encoded:
                 raise LookupError(f'no features of {m!r} came out, only of {sorted(encoded)}')
-            _collect(m, batch['data_samples'], encoded[m], ids[m], rows[m], missing[m])
+            values = (batch.get('inputs') or {}).get(m)
+            _collect(m, batch['data_samples'], values, encoded[m], ids[m], rows[m], missing[m])
     return {
         m: FeatureStore(m, key, ids[m], torch.cat(rows[m]) if rows[m] else None, missing[m])
         for m, key in keys.items()
@@ -265,12 +266,18 @@ def compute_features(
 def _collect(
     modality: str,
     samples: Sequence[MultiModalDataSample],
+    values: Sequence[Any] | None,
     features: Tensor,
     ids: list[str],
     rows: list[Tensor],
     missing: set[str],
 ) -> None:
-    there = [i for i, s in enumerate(samples) if modality not in s.metainfo.get('missing', ())]
+    there = [
+        i
+        for i, s in enumerate(samples)
+        if modality not in s.metainfo.get('missing', ())
+        and (values is None or values[i] is not None)
+    ]
     missing.update(s.sample_id for i, s in enumerate(samples) if i not in set(there))
     if there:
         ids.extend(samples[i].sample_id for i in there)

@@ -60,6 +60,10 @@ _PACKAGES = (
     'transformers',
 )
 _MODULE_INTERNALS = frozenset(vars(nn.Module()))
+#: attributes of a preprocessor that are told elsewhere, or only say what it has seen
+_NO_SETTINGS = frozenset(
+    ('_device', '_recorded', '_recorded_widths', 'device', 'frontends', 'seen', 'seen_widths')
+)
 _TOKENIZER = (
     'model_max_length',
     'padding_side',
@@ -221,14 +225,42 @@ def encoding_facts(model: Any, modality: str) -> dict[str, Any]:
     """
     encoder: Any = model.encoders[modality]
     front_end: Any = model.data_preprocessor.frontends[modality]
+    preprocessor = model.data_preprocessor
     weights = encoder.digest() if hasattr(encoder, 'digest') else _text(state_of(encoder))
-    return {
+    facts = {
         'encoder': weights,
-        'front_end': hashlib.sha256(_text(state_of(front_end)).encode()).hexdigest(),
+        'front_end': _state_digest(front_end),
         'classes': class_digest([*encoder.modules(), *front_end.modules()]),
         'code': package_digest(),
         'software': _versions(),
-        'machine': _machine(model.data_preprocessor),
+        'machine': _machine(preprocessor),
+    }
+    if hasattr(encoder, 'digest') and not type(encoder).__module__.startswith('cal_mm.'):
+        # a user's digest need not know all settings
+        facts['encoder_state'] = _state_digest(encoder)
+    return {**facts, **_preprocessor_facts(preprocessor)}
+
+
+def _state_digest(value: Any) -> str:
+    return hashlib.sha256(_text(state_of(value)).encode()).hexdigest()
+
+
+def _preprocessor_facts(preprocessor: Any) -> dict[str, Any]:
+    """Class and settings of a user's own preprocessor; its front ends are told elsewhere."""
+    if type(preprocessor).__module__.startswith('cal_mm.'):
+        return {}
+    own = {k: v for k, v in vars(preprocessor).items() if k not in _MODULE_INTERNALS}
+    parts: list[Any] = []
+    if isinstance(preprocessor, nn.Module):
+        own.update(preprocessor.named_parameters(recurse=False))
+        own.update(preprocessor.named_buffers(recurse=False))
+        own.update(preprocessor.named_children())
+        held = [c for c in preprocessor.children() if c is not preprocessor.frontends]
+        parts = [module for child in held for module in child.modules()]
+    settings = {k: v for k, v in own.items() if k not in _NO_SETTINGS}
+    return {
+        'preprocessor': _state_digest(settings),
+        'preprocessor_classes': class_digest([preprocessor, *parts]),
     }
 
 
