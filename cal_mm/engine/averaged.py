@@ -9,6 +9,15 @@ from torch import Tensor, nn
 
 __all__ = ['average_model', 'averaged_weights', 'follow_buffers']
 
+#: names, or their beginnings, of the buffers that are measured inside ``averaged_weights``
+_MEASURED = (
+    'contribution.temperature',
+    'contribution.told',
+    'contribution.fused_temperature',
+    'contribution.typicality.',
+    'uncertainty.',
+)
+
 
 def _average(runner: Any) -> EMAHook | None:
     return next((h for h in runner.hooks if isinstance(h, EMAHook)), None)
@@ -23,7 +32,8 @@ def average_model(runner: Any) -> nn.Module | None:
 @contextmanager
 def averaged_weights(runner: Any) -> Iterator[None]:
     """The model has the averaged weights inside, if the run keeps an average: what is measured
-    inside fits what is validated and saved, and goes to the average's buffers as well.
+    inside fits what is validated and saved, and is in the model's and the average's buffers
+    afterwards, whether the average has buffers of its own (``update_buffers``) or not.
     """
     hook = _average(runner)
     if hook is None:
@@ -34,12 +44,18 @@ def averaged_weights(runner: Any) -> Iterator[None]:
         yield
     finally:
         hook._swap_ema_parameters()
-        if not hook.ema_model.update_buffers:  # else they were swapped, too
+        if hook.ema_model.update_buffers:  # they were swapped, too
+            average = dict(hook.ema_model.module.named_buffers())
+            for name, buffer in hook.src_model.named_buffers():
+                if name.startswith(_MEASURED):
+                    buffer.copy_(average[name])
+        else:
             follow_buffers(runner)
 
 
 def follow_buffers(runner: Any, resized: bool = False) -> None:
-    """Copy the model's buffers to those of the average, if there is one.
+    """Copy the model's buffers to those of the average, if there is one. What is measured on the
+    average is not averaged over the iterations.
 
     Args:
         runner: of the training.
@@ -54,4 +70,6 @@ def follow_buffers(runner: Any, resized: bool = False) -> None:
             continue
         average[name].data = buffer.detach().clone().to(average[name].device)
     if hook.ema_model.update_buffers:  # mmengine holds what may have been replaced
-        hook.ema_model.avg_parameters = hook.ema_model.module.state_dict()
+        held = hook.ema_model.module.state_dict()
+        averaged = {k: v for k, v in held.items() if not k.startswith(_MEASURED)}
+        hook.ema_model.avg_parameters = averaged

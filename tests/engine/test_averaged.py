@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from builders import CAL, build
 from mmengine.hooks import EMAHook
 from mmengine.runner.priority import get_priority
 from torch import nn
 
-from cal_mm.engine.averaged import follow_buffers
+from cal_mm.engine.averaged import averaged_weights, follow_buffers
 from cal_mm.engine.hooks import TrainProgressHook
 from cal_mm.models.losses.sample_history import SampleHistory
 
@@ -62,3 +63,30 @@ def test_an_average_that_was_loaded_with_another_size_is_averaged():
     runner.model['history'].book(list('abc'), torch.ones(3, 1))
     after_iteration(runner)
     assert hook.ema_model.module['history'].sums.flatten().tolist() == [1.5, 1.5, 1.5, 0]
+
+
+@pytest.mark.parametrize('given', [{}, dict(update_buffers=True)])
+def test_what_is_measured_on_the_average_stays(given):
+    hook, model = EMAHook(momentum=0.1, **given), build(**CAL)
+    runner = SimpleNamespace(model=model, hooks=[TrainProgressHook(), hook], iter=0, epoch=0)
+    hook.before_run(runner)
+    after_iteration(runner)
+    tracker = model.contribution
+    features = torch.randn(40, 10, generator=torch.Generator().manual_seed(0))
+    with averaged_weights(runner):
+        tracker.told.fill_(0.4)
+        tracker.temperature.fill_(2.0)
+        tracker.fused_temperature.fill_(3.0)
+        tracker.typicality['a'].fit(features, torch.arange(40) % 2)  # nothing of the third class
+        model.uncertainty.fit(torch.randn(40, 3, 2))
+        expected = tracker.typicality['a'](features)
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+    names = [k for k in state if k.startswith(('contribution.t', 'contribution.f', 'uncertainty'))]
+    for _ in range(3):
+        after_iteration(runner)
+    for part in (model, hook.ema_model.module):
+        for k in names:
+            assert torch.equal(part.state_dict()[k], state[k]), k
+    for _ in range(2):  # the last weights, then the average
+        assert torch.equal(tracker.typicality['a'](features), expected)
+        hook._swap_ema_parameters()

@@ -341,10 +341,14 @@ def test_too_few_validation_samples_of_a_modality_are_told_and_testable(monkeypa
         _, warned = fitted(model, rows)
         (text,) = warned  # once
         assert ', '.join(few) in text
+        none = '(0 samples)' in text
+        assert ("does not count in the gate 'pool'" in text) == none
+        assert ('come from these alone' in text) == (not none)
         told.clear()
         model.check_gate()
         (text,) = told
         assert f'the typicality of {", ".join(f[0] for f in few)} was not fitted' in text
+        assert ('prediction of b alone is worth: it does not count' in text) == none
         assert float(model.contribution.typicality['b'](torch.randn(4, 10)).min()) == 1
         model.use_gate('uncertainty')
         with pytest.raises(ValueError, match='takes 8 validation samples with every modality'):
@@ -402,3 +406,96 @@ def test_an_average_of_the_weights_is_calibrated_itself(config, tmp_path):
         found = {k: runner.model.state_dict()[k].float() for k in names}
         same = gap(found, {k: averaged[k].float() for k in names}) < 1e-4
         assert same == (part is averaged)
+
+
+@pytest.fixture
+def by_iterations(config, tmp_path, monkeypatch):
+    """Trains CAL by iterations; returns the runner, and when its weights were calibrated."""
+    from mmengine import Config
+
+    from cal_mm.config import load_config
+    from cal_mm.study.trial import StudyRunner
+
+    monkeypatch.setattr(Config, 'pretty_text', '')  # half a second in every checkpoint
+
+    def run(train_cfg, checkpoint, resume=None, custom_hooks=(), **model):
+        path = config('cal', (), contribution=dict(source='ridge'), **model)
+        cfg = load_config(str(path), {'experiment_name': own_name().split('=')[1]})
+        cfg.work_dir, cfg.log_level = str(tmp_path / 'work'), 'ERROR'
+        cfg.visualizer = dict(type='Visualizer', vis_backends=[], name=cfg.experiment_name)
+        cfg.train_dataloader.batch_size, cfg.train_cfg = 8, dict(train_cfg)
+        cfg.param_scheduler, cfg.custom_hooks = None, list(custom_hooks)
+        cfg.default_hooks.checkpoint.update(by_epoch=False, max_keep_ckpts=-1, **checkpoint)
+        if resume:
+            cfg.resume, cfg.load_from = True, str(tmp_path / 'work' / resume)
+        runner, seen = StudyRunner.from_cfg(cfg), []
+        calibrate = CalibrationHook._calibrate
+
+        def noted(hook, runner, model):
+            seen.append(runner.iter)
+            calibrate(hook, runner, model)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(CalibrationHook, '_calibrate', noted)
+            runner.train()
+        return runner, seen
+
+    return run
+
+
+def measured_gap(found, expected):
+    """Largest difference of what a calibration measures."""
+    names = [k for k in expected if 'temperature' in k or 'told' in k or 'typicality' in k]
+    return gap({k: found[k].float() for k in names}, {k: expected[k].float() for k in names})
+
+
+BY_ITERATIONS = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=3)
+
+
+@pytest.mark.parametrize('average', [(), (dict(type='EMAHook', momentum=0.1),)])
+def test_checkpoints_of_a_training_by_iterations_are_calibrated(by_iterations, tmp_path, average):
+    runner, seen = by_iterations(BY_ITERATIONS, dict(interval=4), custom_hooks=average)
+    # before the validations of 3, 6 and 8, the checkpoints of 4 and 8, and at the end
+    assert seen == [3, 3, 6, 7, 8]
+    saved = {p.name: p for p in (tmp_path / 'work').glob('*.pth')}
+    best = [name for name in saved if name.startswith('best')]
+    assert {'iter_4.pth', 'iter_8.pth'} <= {*saved}
+    assert len(best) == 1
+    for name in ('iter_4.pth', 'iter_8.pth', *best):
+        weights = load_trusted_types(str(saved[name]), 'cpu')['state_dict']
+        assert bool((weights['contribution.told'] != 0).all())
+        runner.model.load_state_dict(weights)
+        runner.model.check_gate()
+        CalibrationHook()._calibrate(runner, runner.model)
+        assert measured_gap(runner.model.state_dict(), weights) < 1e-4
+    runner.model.contribution.told.zero_()
+    runner.val()  # none of the training's
+    assert float(runner.model.contribution.told.abs().max()) == 0
+
+
+def test_a_resumed_training_by_iterations_is_calibrated(by_iterations, tmp_path):
+    frozen = dict(encoders=dict(a=dict(frozen=True)))
+    _, seen = by_iterations(BY_ITERATIONS, dict(interval=4), **frozen)
+    path = tmp_path / 'work/iter_8.pth'
+    whole = load_trusted_types(str(path), 'cpu')['state_dict']
+    path.unlink()
+    _, again = by_iterations(BY_ITERATIONS, dict(interval=4), 'iter_4.pth', **frozen)
+    assert again == seen[2:]
+    resumed = load_trusted_types(str(path), 'cpu')['state_dict']
+    parts = [k for k in whole if k.startswith('contribution.typicality.a')]
+    assert gap({k: whole[k] for k in parts}, {k: resumed[k] for k in parts}) < 1e-6
+    assert bool((resumed['contribution.told'] != 0).all())
+
+
+def test_checkpoints_by_iterations_change_nothing_in_a_training_by_epochs(by_iterations, tmp_path):
+    epochs = dict(type='EpochBasedTrainLoop', max_epochs=1)
+    runner, seen = by_iterations(epochs, dict(interval=100))
+    plain = {k: v.clone() for k, v in runner.model.state_dict().items()}
+    assert seen == [11, 12]  # the checkpoint of the last iteration, and the epoch
+    runner, seen = by_iterations(epochs, dict(interval=5))
+    assert seen == [4, 9, 11, 12]
+    assert gap(runner.model.state_dict(), plain) == 0
+    weights = load_trusted_types(str(tmp_path / 'work/iter_5.pth'), 'cpu')['state_dict']
+    runner.model.load_state_dict(weights)
+    CalibrationHook()._calibrate(runner, runner.model)
+    assert measured_gap(runner.model.state_dict(), weights) < 1e-4

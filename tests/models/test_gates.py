@@ -346,6 +346,13 @@ def test_unfitted_statistics_are_refused_in_a_test_only():
         logits_of(model, model.data_preprocessor(batch(3), False))  # validation in training
         with pytest.raises(ValueError, match=message):
             model.check_gate()
+    for name in ('experts', 'pool'):  # without typicality the temperatures tell
+        model = build(**{**CAL, 'contribution': dict(source='train')}, gate=name)
+        model.contribution.measured.fill_(True)
+        with pytest.raises(ValueError, match='temperatures of the predictions were never fitted'):
+            model.check_gate()
+        model.contribution.told.copy_(torch.tensor([0.3, -0.1, 0.1]))
+        model.check_gate()
     for name in ('none', 'confidence', 'evidence'):
         build(**CAL, gate=name).check_gate()
     ready('uncertainty').check_gate()

@@ -16,7 +16,7 @@ from cal_mm.wrapping import unwrap
 from ..averaged import average_model, follow_buffers
 from ..rank_statistics import share_statistics
 
-__all__ = ['EpochSeedHook', 'TrainProgressHook']
+__all__ = ['EpochSeedHook', 'TrainProgressHook', 'saves_now']
 
 
 @HOOKS.register_module()
@@ -66,25 +66,26 @@ class TrainProgressHook(Hook):
     ) -> None:
         """Before EMAHook, and before a CheckpointHook that counts iterations."""
         follow_buffers(runner, resized=True)
-        if any(_saves_now(runner, hook) for hook in runner.hooks):
-            self._share(runner)
+        if any(saves_now(runner, hook) for hook in runner.hooks):
+            self.share_statistics(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
         """Before CalibrationHook and CheckpointHook."""
-        self._share(runner)
+        self.share_statistics(runner)
 
     def before_val_epoch(self, runner: Any) -> None:
         """For loops that validate by iterations; before EMAHook."""
-        self._share(runner)
+        self.share_statistics(runner)
 
     @staticmethod
-    def _share(runner: Any) -> None:
+    def share_statistics(runner: Any) -> None:
+        """Statistics that every rank kept of its own batches, of the model and its average."""
         for model in (unwrap(runner.model), average_model(runner)):
             if model is not None:
                 share_statistics(model)
 
 
-def _saves_now(runner: Any, hook: Hook) -> bool:
+def saves_now(runner: Any, hook: Hook) -> bool:
     """Whether ``hook`` writes a checkpoint after this iteration, within an epoch."""
     if not isinstance(hook, CheckpointHook) or hook.by_epoch:
         return False

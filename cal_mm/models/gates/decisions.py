@@ -64,11 +64,14 @@ class ExpertsGate(Gate):
         return a if state.present is None else a * state.present
 
     def unfitted(self, parts: GateParts) -> str | None:
-        """Also the typicality, where the model has one and was never calibrated."""
+        """Also where the model was never calibrated: the typicality, if it has one, or else the
+        temperatures.
+        """
         tracker = parts.contribution
-        if tracker is not None and tracker.typicality is not None:
-            calibrated = bool(tracker.told.any())
-            if not calibrated and len(_without_typicality(tracker)) == len(tracker.modalities):
+        if tracker is not None and not bool(tracker.told.any()):
+            if tracker.typicality is None:
+                return 'the temperatures of the predictions were never fitted'
+            if len(_without_typicality(tracker)) == len(tracker.modalities):
                 return 'the typicality of the features was never fitted'
         return super().unfitted(parts)
 
@@ -134,6 +137,22 @@ class PoolGate(ExpertsGate):
             trust,
             (left / counts.sum()).pow(self.power) * (left > 0),
         )
+
+    def partly_fitted(self, parts: GateParts) -> str | None:
+        """Also modalities that no validation sample had."""
+        found = super().partly_fitted(parts)
+        tracker = parts.contribution
+        if tracker is None or not bool(tracker.told.any()):
+            return found
+        told = zip(tracker.modalities, tracker.told.tolist(), strict=True)
+        unknown = ', '.join(m for m, j in told if j == 0)
+        if not unknown:
+            return found
+        text = (
+            f'no validation sample told what the prediction of {unknown} alone is worth: it does '
+            f'not count'
+        )
+        return text if found is None else f'{found}; {text}'
 
 
 @GATES.register_module(name=['EvidenceGate', 'evidence'])
