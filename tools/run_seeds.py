@@ -110,22 +110,18 @@ def train(cfg: Any) -> dict[str, Any]:
     """Train in an emptied folder; the best validation accuracy, in percent, and its checkpoint."""
     shutil.rmtree(cfg.work_dir, ignore_errors=True)
     try:
-        return _train(cfg)
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        tracker = getattr(runner.model, 'contribution', None)
+        betas = runner.model.current_betas()
+        return {
+            'val': float(runner.message_hub.get_info('best_score')),
+            'checkpoint': runner.message_hub.get_info('best_ckpt'),
+            'weights': None if tracker is None else tracker.weights.tolist(),
+            'beta': None if betas is None else betas.tolist(),
+        }
     finally:
         forget_experiment(cfg.experiment_name)
-
-
-def _train(cfg: Any) -> dict[str, Any]:
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    tracker = getattr(runner.model, 'contribution', None)
-    betas = runner.model.current_betas()
-    return {
-        'val': float(runner.message_hub.get_info('best_score')),
-        'checkpoint': runner.message_hub.get_info('best_ckpt'),
-        'weights': None if tracker is None else tracker.weights.tolist(),
-        'beta': None if betas is None else betas.tolist(),
-    }
 
 
 def fitting(attacks: Sequence[str], cfg: Any) -> tuple[list[str], list[str]]:

@@ -52,7 +52,7 @@ else:
     runner.iter = 1
     hook.after_train_iter(runner, 1)
 states.append(state())
-hook.before_val_epoch(runner)
+hook.before_val(runner)
 states.append(state())
 ema = average.ema_model.module['norm'].running_mean
 torch.save((states, ema), f'{sys.argv[1]}/{rank}.pt')

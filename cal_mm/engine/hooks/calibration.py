@@ -16,7 +16,7 @@ from ..averaged import averaged_weights
 from ..collect import Collected, collect, collect_samples, gathered
 from .feature_cache import draws_at_random
 from .guard import non_finite_names
-from .progress import TrainProgressHook, saves_now
+from .progress import saves_now
 from .subsets import some_of
 
 __all__ = ['CalibrationHook']
@@ -94,7 +94,6 @@ class CalibrationHook(Hook):
         if self._iterations is None or isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         if self._iterations != runner.iter:
-            TrainProgressHook.share_statistics(runner)
             self._within_epoch(runner, runner.iter)
 
     def after_train(self, runner: Any) -> None:

@@ -67,19 +67,18 @@ class TrainProgressHook(Hook):
         """Before EMAHook, and before a CheckpointHook that counts iterations."""
         follow_buffers(runner, resized=True)
         if any(saves_now(runner, hook) for hook in runner.hooks):
-            self.share_statistics(runner)
+            self._share(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
         """Before CalibrationHook and CheckpointHook."""
-        self.share_statistics(runner)
+        self._share(runner)
 
-    def before_val_epoch(self, runner: Any) -> None:
-        """For loops that validate by iterations; before EMAHook."""
-        self.share_statistics(runner)
+    def before_val(self, runner: Any) -> None:
+        """For loops that validate by iterations; before CalibrationHook and EMAHook."""
+        self._share(runner)
 
     @staticmethod
-    def share_statistics(runner: Any) -> None:
-        """Statistics that every rank kept of its own batches, of the model and its average."""
+    def _share(runner: Any) -> None:
         for model in (unwrap(runner.model), average_model(runner)):
             if model is not None:
                 share_statistics(model)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from cal_mm.models.fusions.functional import masked_softmax
 from cal_mm.models.update_mean import UpdateMean
 from cal_mm.registry import FEATURE_TRANSFORMS
 
@@ -25,10 +26,7 @@ def dependence(logits: list[Tensor], present: Tensor | None = None) -> Tensor:
     (``present``: bool [B, M]) has no logits and the share 0.
     """
     mass = torch.stack([v.float().logsumexp(dim=-1) for v in logits], dim=1)
-    if present is None:
-        return mass.softmax(dim=1)
-    least = torch.finfo(mass.dtype).min
-    return mass.masked_fill(~present, least).softmax(dim=1) * present
+    return mass.softmax(dim=1) if present is None else masked_softmax(mass, present)
 
 
 def masked_share(step: float, length: float) -> float:

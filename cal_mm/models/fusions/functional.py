@@ -5,7 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ['additive_coalitions', 'masked_mean_logits', 'masked_softmax_mix', 'updated_mean']
+__all__ = [
+    'additive_coalitions',
+    'masked_mean_logits',
+    'masked_softmax',
+    'masked_softmax_mix',
+    'updated_mean',
+]
 
 
 def additive_coalitions(parts: Tensor, absent_parts: Tensor, bias: Tensor, keep: Tensor) -> Tensor:
@@ -49,6 +55,21 @@ def masked_mean_logits(logits: Tensor, keep: Tensor, average: str) -> Tensor:
     return torch.where(keep.any(dim=-2), mean, torch.zeros_like(mean)).to(logits.dtype)
 
 
+def masked_softmax(scores: Tensor, keep: Tensor) -> Tensor:
+    """Softmax over the present modalities.
+
+    Args:
+        scores: [B, M, ...].
+        keep: bool, broadcast to ``scores``.
+
+    Returns:
+        like ``scores``: 0 for an absent modality, and everywhere where none is present.
+    """
+    low = torch.full_like(scores, torch.finfo(scores.dtype).min)
+    weights = torch.where(keep, scores, low).softmax(dim=1)
+    return torch.where(keep, weights, torch.zeros_like(weights))
+
+
 def masked_softmax_mix(values: Tensor, scores: Tensor, keep: Tensor) -> Tensor:
     """Mix of the present modalities, weighted per channel by a softmax over them.
 
@@ -61,8 +82,7 @@ def masked_softmax_mix(values: Tensor, scores: Tensor, keep: Tensor) -> Tensor:
         [B, H]; zeros where no modality is present.
     """
     keep = keep.unsqueeze(-1)
-    masked = torch.where(keep, scores, torch.full_like(scores, torch.finfo(scores.dtype).min / 4))
-    weights = torch.where(keep, masked.softmax(dim=1), torch.zeros_like(masked))
+    weights = masked_softmax(scores, keep)
     return (weights * torch.where(keep, values, torch.zeros_like(values))).sum(dim=1)
 
 

@@ -11,6 +11,7 @@ from cal_mm.models.noise import isolated_rng
 from cal_mm.registry import FUSIONS
 
 from .decision import DecisionFusion, at_least_float32
+from .functional import masked_softmax
 
 __all__ = ['PDFFusion', 'co_belief', 'distribution_uniformity', 'relative_calibration']
 
@@ -117,9 +118,7 @@ class PDFFusion(DecisionFusion):
             belief = co_belief(log_confidence, present)
             if self.calibrate and not self.training:
                 belief = belief * relative_calibration(distribution_uniformity(logits), present)
-            low = torch.full_like(belief, torch.finfo(belief.dtype).min / 4)
-            weights = torch.where(present, belief, low).softmax(dim=-1)
-            weights = torch.where(present, weights, torch.zeros_like(weights))
+            weights = masked_softmax(belief, present)
         fused = (weights.unsqueeze(-1) * logits).sum(dim=1)
         return fused, {'confidence': log_confidence.exp(), 'weights': weights}
 

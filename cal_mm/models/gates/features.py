@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cal_mm.models.bottlenecks import posterior_numbers
 from cal_mm.models.contribution import Confidence, shares
+from cal_mm.models.fusions.functional import masked_softmax
 from cal_mm.models.state import ForwardState
 from cal_mm.registry import GATES
 
@@ -94,8 +95,7 @@ class UncertaintyGate(FeatureGate):
         z = parts.uncertainty(posterior_numbers(parts.bottlenecks, state.features, state.kl))
         chosen = {'both': z, 'kl': z[..., :1], 'entropy': z[..., 1:]}[self.measure]
         log_a = log_two_sided_share(chosen, self.offset, self.slope)
-        least = torch.finfo(log_a.dtype).min
-        log_a = log_a.clamp_min(least / 2)
-        if state.present is None:
-            return log_a.softmax(dim=-1)
-        return log_a.masked_fill(~state.present, least).softmax(dim=-1) * state.present
+        log_a = log_a.clamp_min(torch.finfo(log_a.dtype).min / 2)
+        return (
+            log_a.softmax(dim=1) if state.present is None else masked_softmax(log_a, state.present)
+        )
